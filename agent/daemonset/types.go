@@ -1,0 +1,112 @@
+package daemonset
+
+import (
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+)
+
+// View is what this host knows of one DaemonSet: the same on every host that has heard everything.
+// The roster and the exclusions of ROLLOUT.md join it with the cluster.
+type View struct {
+	// DaemonSet is the desired object, defaulted and validated; nil when it was deleted (then every pod goes).
+	DaemonSet *appsv1.DaemonSet
+	// Generation is the version's generation; Status.ObservedGeneration when this view was acted on.
+	Generation int64
+	// Revision names the current revision: the last of the DaemonSet's history (see NextHistory).
+	Revision string
+}
+
+// Self is this host.
+type Self struct {
+	Node *corev1.Node // labels and taints as they stand now
+}
+
+// Observed is what runs here for the DaemonSet.
+type Observed struct {
+	Pods []Pod
+	// Failures is the back-off of failed pods of the current generation, see Decision.
+	Failures Failures
+	// Evictions says since when each NoExecute taint has stood, keyed by taint ("key=value:NoExecute"), and whether it evicted.
+	// The caller keeps what Decision returned.
+	Evictions map[string]Eviction
+}
+
+// Pod is one pod of the DaemonSet on this host.
+type Pod struct {
+	UID         string
+	Name        string
+	Revision    string
+	Phase       corev1.PodPhase
+	Ready       bool
+	ReadySince  time.Time
+	Created     time.Time
+	Terminating bool
+}
+
+// Failures is the create back-off of SEMANTICS.md 8.
+type Failures struct {
+	Generation int64
+	Count      int
+	Last       time.Time
+}
+
+// Eviction is the timer of one NoExecute taint.
+type Eviction struct {
+	Since   time.Time
+	Evicted bool
+}
+
+// ActionKind is what to do.
+type ActionKind string
+
+const (
+	// Create starts a new pod of Action.Revision.
+	Create ActionKind = "create"
+	// Delete stops the pod Action.UID gracefully.
+	Delete ActionKind = "delete"
+)
+
+// Action is one thing to do on this host, with the reason a person reads in events and logs.
+type Action struct {
+	Kind     ActionKind
+	Revision string // Create
+	UID      string // Delete
+	Reason   string // CamelCase, for events: SuccessfulCreate, SuccessfulDelete, RollingUpdate, TaintManagerEviction, ...
+	Message  string
+}
+
+// Decision is what Plan returns.
+type Decision struct {
+	Placement Placement
+	Actions   []Action
+	// Status is this host's own word on the DaemonSet.
+	Status Status
+	// Failures and Evictions are to be kept and given back as Observed.
+	Failures  Failures
+	Evictions map[string]Eviction
+	// WakeUp is when to plan again although nothing changed; zero: never.
+	WakeUp time.Time
+}
+
+// Placement answers the two questions of NodeShouldRunDaemonPod, and why.
+type Placement struct {
+	ShouldRun      bool
+	ShouldContinue bool
+	Reason         string // "node selector disktype=ssd does not match", "taint dedicated=gpu:NoSchedule is not tolerated", ...
+}
+
+// Status is a node's word on one DaemonSet (ROLLOUT.md, Status); the fleet's status is the sum over nodes (see Sum).
+type Status struct {
+	Node       string
+	Generation int64
+	Placed     bool
+	HasPod     bool
+	Revision   string // of the oldest pod
+	Ready      bool
+	Available  bool
+	Updating   bool
+	Reason     string // why not available or not updated, for people
+	Since      time.Time
+}

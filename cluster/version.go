@@ -1,0 +1,38 @@
+package cluster
+
+import (
+	"bytes"
+	"cmp"
+	"time"
+)
+
+// Version orders the writes of one object: the higher generation wins, and of equal generations the higher hash (ROLLOUT.md,
+// Vocabulary). Every host computes the same winner.
+type Version struct {
+	Generation uint64
+	Hash       [32]byte // of the content the user wrote, computed by the caller
+}
+
+// Compare is -1, 0 or 1.
+func (v Version) Compare(o Version) int {
+	if c := cmp.Compare(v.Generation, o.Generation); c != 0 {
+		return c
+	}
+	return bytes.Compare(v.Hash[:], o.Hash[:])
+}
+
+// Object is one replicated object in its envelope. A tombstone (Deleted) is kept for ever so that the object never comes back.
+type Object struct {
+	Key     string // "DaemonSet/default/web"; opaque here
+	Version Version
+	Deleted bool
+	// Birth is the generation of the write that created the object after its last deletion; uids derive from it.
+	Birth uint64
+	Body  []byte
+	// Past holds the content hashes of earlier versions, newest last, at most 100; tombstones keep them too.
+	Past [][32]byte
+
+	Author string    // who wrote: certificate name, "file:/etc/picket/manifests.d/web.yaml", ...
+	Origin string    // node that took the write
+	Time   time.Time // for display only; nothing is ordered by it
+}
