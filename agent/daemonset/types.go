@@ -14,7 +14,7 @@ type View struct {
 	DaemonSet *appsv1.DaemonSet
 	// Generation is the version's generation; Status.ObservedGeneration when this view was acted on.
 	Generation int64
-	// Revision names the current revision: the last of the DaemonSet's history (see NextHistory).
+	// Revision is the hash of the current revision (RevisionHash of the last of the DaemonSet's history, see NextHistory).
 	Revision string
 }
 
@@ -28,21 +28,25 @@ type Observed struct {
 	Pods []Pod
 	// Failures is the back-off of failed pods of the current generation, see Decision.
 	Failures Failures
-	// Evictions says since when each NoExecute taint has stood, keyed by taint ("key=value:NoExecute"), and whether it evicted.
-	// The caller keeps what Decision returned.
+	// Evictions says since when each NoExecute taint that is tolerated for a limited time has stood, keyed by taint
+	// ("key=value:NoExecute"), and whether it evicted. The caller keeps what Decision returned.
 	Evictions map[string]Eviction
 }
 
 // Pod is one pod of the DaemonSet on this host.
 type Pod struct {
-	UID         string
-	Name        string
-	Revision    string
-	Phase       corev1.PodPhase
-	Ready       bool
-	ReadySince  time.Time
-	Created     time.Time
+	UID  string
+	Name string
+	// Revision is the pod's label controller-revision-hash.
+	Revision   string
+	Phase      corev1.PodPhase
+	Ready      bool
+	ReadySince time.Time
+	Created    time.Time
+	// Terminating: it was told to stop and is not gone yet. The caller sets it as soon as it has taken a Delete.
 	Terminating bool
+	// Reason is why the pod is not ready, as kubectl shows it ("CrashLoopBackOff"); may be empty.
+	Reason string
 }
 
 // Failures is the create back-off of SEMANTICS.md 8.
@@ -73,7 +77,7 @@ type Action struct {
 	Kind     ActionKind
 	Revision string // Create
 	UID      string // Delete
-	Reason   string // CamelCase, for events: SuccessfulCreate, SuccessfulDelete, RollingUpdate, TaintManagerEviction, ...
+	Reason   string // CamelCase, for events: one of the Reason constants
 	Message  string
 }
 
@@ -103,10 +107,11 @@ type Status struct {
 	Generation int64
 	Placed     bool
 	HasPod     bool
-	Revision   string // of the oldest pod
-	Ready      bool
+	Revision   string // of the oldest pod that is not on its way out, else of the oldest
+	Ready      bool   // never while the pod is told to stop
 	Available  bool
-	Updating   bool
-	Reason     string // why not available or not updated, for people
-	Since      time.Time
+	Updated    bool      // Revision was the current one in the view that this was said of
+	Updating   bool      // a pod of an older revision is on its way out, or a newer one runs beside it
+	Reason     string    // why not available or not updated, for people
+	Since      time.Time // when what this says began, as far as the pod tells
 }

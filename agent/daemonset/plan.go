@@ -1,0 +1,225 @@
+package daemonset
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// Plan decides what this host does for one DaemonSet. It is pure: equal arguments give an equal decision, whatever the order
+// of the pods, and nothing it is given is changed. The caller carries the actions out, keeps Failures and Evictions, and plans
+// again when something changed or at WakeUp.
+func Plan(v View, self Self, o Observed, now time.Time) Decision {
+	p := planner{view: v, self: self, now: now, pods: oldestFirst(o.Pods), condemned: map[string]bool{}}
+	if v.DaemonSet == nil {
+		p.Placement.Reason = "the DaemonSet was deleted"
+		p.deleteAll(ReasonDelete)
+		p.Status = p.status()
+		return p.Decision
+	}
+	eventReason := p.place(o.Evictions)
+	p.Failures = o.Failures.current(v.Generation, now)
+	switch {
+	case p.Placement.ShouldRun && len(p.pods) == 0:
+		p.create("no pod runs here")
+	case p.Placement.ShouldContinue:
+		p.keep()
+	default:
+		p.deleteAll(eventReason)
+	}
+	p.Status = p.status()
+	return p.Decision
+}
+
+// planner is one call of Plan.
+type planner struct {
+	Decision
+	view View
+	self Self
+	now  time.Time
+	pods []Pod // oldest first
+
+	condemned map[string]bool // uids that Actions delete
+	blocked   string          // why an older revision's pod is not replaced
+}
+
+// oldestFirst orders pods as Kubernetes' podByCreationTimestamp does.
+func oldestFirst(pods []Pod) []Pod {
+	return slices.SortedFunc(slices.Values(pods), func(a, b Pod) int {
+		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
+	})
+}
+
+// place fills Placement and Evictions; it returns the event reason for pods that must go.
+func (p *planner) place(before map[string]Eviction) string {
+	node, spec := p.self.Node, &p.view.DaemonSet.Spec.Template.Spec
+	p.Placement = Place(p.view.DaemonSet, node)
+	tolerations := Tolerations(spec)
+	timed := evict(p.Placement.ShouldContinue, node.Spec.Taints, tolerations, before, p.now)
+	p.Evictions = timed.timers
+	if p.Placement.ShouldContinue && timed.reason != "" {
+		p.Placement = Placement{Reason: timed.reason}
+		return ReasonEviction
+	}
+	p.wake(timed.next)
+	if _, found := untolerated(node, tolerations, corev1.TaintEffectNoExecute); found {
+		return ReasonEviction
+	}
+	return ReasonDelete
+}
+
+// keep is for a host where pods may run: it removes what is too much, and only then lets an update begin.
+func (p *planner) keep() {
+	live, backingOff := p.sweep()
+	surging := surges(p.view.DaemonSet)
+	if surging {
+		p.prunePair(live)
+	} else {
+		p.pruneTo(live, 1)
+	}
+	if len(p.Actions) > 0 || !p.Placement.ShouldRun {
+		return // a pod that only continues to run takes no turn in an update
+	}
+	switch {
+	case len(live) == 0:
+		if surging && !backingOff && p.room() {
+			p.create("only a terminating pod is left here")
+		}
+	case len(live) == 1 && live[0].Revision != p.view.Revision:
+		p.replace(live[0], surging)
+	}
+}
+
+// sweep deletes finished pods, one attempt per back-off, and returns those that count as running.
+func (p *planner) sweep() (live []Pod, backingOff bool) {
+	for _, pod := range p.pods {
+		if pod.Terminating {
+			continue
+		}
+		if pod.Phase != corev1.PodFailed && pod.Phase != corev1.PodSucceeded {
+			live = append(live, pod)
+			continue
+		}
+		if until := p.Failures.until(); p.now.Before(until) {
+			backingOff = true
+			p.wake(until)
+			continue
+		}
+		p.Failures = p.Failures.again(p.now)
+		reason, state, then := ReasonFailed, "failed", "kill"
+		if pod.Phase == corev1.PodSucceeded {
+			reason, state, then = ReasonSucceeded, "succeeded", "delete"
+		}
+		p.delete(pod, reason, fmt.Sprintf("Found %s daemon pod %s/%s on node %s, will try to %s it",
+			state, p.view.DaemonSet.Namespace, pod.Name, p.self.Node.Name, then))
+	}
+	return live, backingOff
+}
+
+// pruneTo deletes all but the n oldest.
+func (p *planner) pruneTo(live []Pod, n int) {
+	for _, pod := range live[min(n, len(live)):] {
+		p.delete(pod, ReasonDelete, fmt.Sprintf("pod %s is one too many on this host", pod.Name))
+	}
+}
+
+// prunePair is for a DaemonSet that surges: the oldest pod of the current revision and the oldest of the others may run side
+// by side until the new one is available or the old one no longer ready (SEMANTICS.md 12).
+func (p *planner) prunePair(live []Pod) {
+	isNew := func(pod Pod) bool { return pod.Revision == p.view.Revision }
+	isOld := func(pod Pod) bool { return !isNew(pod) }
+	newPods := slices.DeleteFunc(slices.Clone(live), isOld)
+	oldPods := slices.DeleteFunc(slices.Clone(live), isNew)
+	p.pruneTo(newPods, 1)
+	p.pruneTo(oldPods, 1)
+	if len(newPods) == 0 || len(oldPods) == 0 {
+		return
+	}
+	switch newPod, oldPod := newPods[0], oldPods[0]; {
+	case !oldPod.Ready:
+		p.delete(oldPod, ReasonUpdate, fmt.Sprintf("pod %s of revision %s is not ready and pod %s of revision %s takes its place",
+			oldPod.Name, oldPod.Revision, newPod.Name, newPod.Revision))
+	case !p.available(newPod):
+		p.blocked = fmt.Sprintf("waiting for pod %s of revision %s to become available", newPod.Name, newPod.Revision)
+	case paused(p.view.DaemonSet):
+		p.blocked = pausedReason
+	default:
+		p.delete(oldPod, ReasonUpdate, fmt.Sprintf("pod %s of revision %s is available and replaces pod %s of revision %s",
+			newPod.Name, newPod.Revision, oldPod.Name, oldPod.Revision))
+	}
+}
+
+// replace is the turn of this host in an update: old is its one live pod, of an older revision.
+func (p *planner) replace(old Pod, surging bool) {
+	if onDelete(p.view.DaemonSet) {
+		p.blocked = "the update strategy is OnDelete: the pod is replaced when it is deleted"
+		return
+	}
+	why := fmt.Sprintf("pod %s of revision %s is not available and is replaced by revision %s at once", old.Name, old.Revision, p.view.Revision)
+	if p.available(old) {
+		// Only taking a healthy pod down needs leave.
+		if ok, reason := mayTakeDown(p.view); !ok {
+			p.blocked = reason
+			return
+		}
+		why = fmt.Sprintf("revision %s replaces pod %s of revision %s", p.view.Revision, old.Name, old.Revision)
+	}
+	switch {
+	case !surging:
+		p.delete(old, ReasonUpdate, why)
+	case p.room():
+		p.create(why)
+	default:
+		p.blocked = "waiting for the other pods of this host to be gone"
+	}
+}
+
+// room is whether a surge may start one more pod: never a third on the host, nor a second of the current revision, counting
+// those that are still terminating.
+func (p *planner) room() bool {
+	ofCurrent := func(pod Pod) bool { return pod.Revision == p.view.Revision }
+	return len(p.pods) < 2 && !slices.ContainsFunc(p.pods, ofCurrent)
+}
+
+func (p *planner) create(message string) {
+	p.Actions = append(p.Actions, Action{Kind: Create, Revision: p.view.Revision, Reason: ReasonCreate, Message: message})
+}
+
+func (p *planner) delete(pod Pod, reason, message string) {
+	p.condemned[pod.UID] = true
+	p.Actions = append(p.Actions, Action{Kind: Delete, UID: pod.UID, Reason: reason, Message: message})
+}
+
+func (p *planner) deleteAll(reason string) {
+	for _, pod := range p.pods {
+		if !pod.Terminating {
+			p.delete(pod, reason, fmt.Sprintf("pod %s must not run on this host: %s", pod.Name, p.Placement.Reason))
+		}
+	}
+}
+
+// leaving is whether the pod is on its way out, or is sent there by this decision.
+func (p *planner) leaving(pod Pod) bool { return pod.Terminating || p.condemned[pod.UID] }
+
+// available is whether the pod has been ready for minReadySeconds; if that is still to come, Plan is to be called then.
+func (p *planner) available(pod Pod) bool {
+	if !pod.Ready {
+		return false
+	}
+	at := p.availableAt(pod)
+	if p.now.Before(at) {
+		p.wake(at)
+		return false
+	}
+	return true
+}
+
+func (p *planner) availableAt(pod Pod) time.Time {
+	return pod.ReadySince.Add(seconds(int64(p.view.DaemonSet.Spec.MinReadySeconds)))
+}
+
+// wake asks for another call of Plan at t, if not earlier; zero asks for none.
+func (p *planner) wake(t time.Time) { p.WakeUp = earliest(p.WakeUp, t) }
