@@ -15,8 +15,8 @@ func (f Failures) current(generation int64, now time.Time) Failures {
 	if f.Last.After(now) { // the clock was set back
 		f.Last = now
 	}
-	if f.Generation != generation || now.Sub(f.Last) > forgetBackoff {
-		return Failures{Generation: generation}
+	if f.Count == 0 || f.Generation != generation || now.Sub(f.Last) > forgetBackoff {
+		return Failures{}
 	}
 	return f
 }
@@ -33,7 +33,7 @@ func (f Failures) until() time.Time {
 	return f.Last.Add(min(delay, maxBackoff))
 }
 
-// again counts one more failed pod at now.
-func (f Failures) again(now time.Time) Failures {
-	return Failures{Generation: f.Generation, Count: f.Count + 1, Last: now}
+// again counts one more failed pod of this generation at now.
+func (f Failures) again(generation int64, now time.Time) Failures {
+	return Failures{Generation: generation, Count: f.Count + 1, Last: now}
 }

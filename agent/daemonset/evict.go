@@ -10,7 +10,7 @@ import (
 
 // evictions is what the NoExecute taints that are tolerated for a while only come to.
 type evictions struct {
-	timers map[string]Eviction // to be kept
+	timers map[string]Eviction // to be kept; nil when there are none
 	reason string              // why the pod must go or stay away; "" when it may run
 	next   time.Time           // when the next timer runs out; zero: none runs
 }
@@ -19,7 +19,7 @@ type evictions struct {
 // matches it, as the taint manager does; the earliest end counts. A timer that ran out stays so, whatever the pods do
 // meanwhile, until its taint is gone or is tolerated without limit. Where the DaemonSet is not placed no timer starts.
 func evict(placed bool, taints []corev1.Taint, tolerations []corev1.Toleration, before map[string]Eviction, now time.Time) evictions {
-	out := evictions{timers: map[string]Eviction{}}
+	var out evictions
 	for i := range taints {
 		taint := &taints[i]
 		limit, limited := toleratedFor(taint, tolerations)
@@ -41,6 +41,9 @@ func evict(placed bool, taints []corev1.Taint, tolerations []corev1.Toleration, 
 			if out.reason == "" {
 				out.reason = fmt.Sprintf("taint %s is tolerated for %s only; the pod stays away until the taint is removed", key, limit)
 			}
+		}
+		if out.timers == nil {
+			out.timers = map[string]Eviction{}
 		}
 		out.timers[key] = timer
 	}

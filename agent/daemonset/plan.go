@@ -108,7 +108,7 @@ func (p *planner) sweep() (live []Pod, backingOff bool) {
 			p.wake(until)
 			continue
 		}
-		p.Failures = p.Failures.again(p.now)
+		p.Failures = p.Failures.again(p.view.Generation, p.now)
 		reason, state, then := ReasonFailed, "failed", "kill"
 		if pod.Phase == corev1.PodSucceeded {
 			reason, state, then = ReasonSucceeded, "succeeded", "delete"

@@ -26,7 +26,7 @@ const defaultHistoryLimit = 10
 // counts is the stored bytes, never a hash computed anew. live lists the revisions (hash or name) that pods still run: they
 // are never dropped. Neither history nor ds is changed; equal input gives equal output. A new revision has no
 // creationTimestamp, the caller sets it.
-func NextHistory(history []*appsv1.ControllerRevision, ds *appsv1.DaemonSet, live ...string) []*appsv1.ControllerRevision {
+func NextHistory(history []*appsv1.ControllerRevision, ds *appsv1.DaemonSet, live []string) []*appsv1.ControllerRevision {
 	history = slices.Clone(history)
 	slices.SortStableFunc(history, func(a, b *appsv1.ControllerRevision) int {
 		return cmp.Or(cmp.Compare(a.Revision, b.Revision), cmp.Compare(a.Name, b.Name))

@@ -17,6 +17,9 @@ func (p *planner) status() Status {
 		s.Revision = pod.Revision
 		s.Updated = pod.Revision == p.view.Revision
 		s.Since = pod.Created
+		if pod.UnreadySince.After(pod.Created) {
+			s.Since = pod.UnreadySince
+		}
 	}
 	if p.view.DaemonSet != nil && ok && !p.leaving(pod) && pod.Ready {
 		s.Ready, s.Since = true, pod.ReadySince

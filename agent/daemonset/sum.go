@@ -110,14 +110,8 @@ func hosts(statuses []Status, match func(Status) bool) string {
 }
 
 // since completes a condition with its transition time: the one it had when it does not change, else the latest thing that a
-// host told. No clock is read, so every host that heard the same shows the same.
+// host told, but never one before the last transition. No clock is read, so every host that heard the same shows the same.
 func since(ds *appsv1.DaemonSet, statuses []Status, c appsv1.DaemonSetCondition) appsv1.DaemonSetCondition {
-	for _, before := range ds.Status.Conditions {
-		if before.Type == c.Type && before.Status == c.Status {
-			c.LastTransitionTime = before.LastTransitionTime
-			return c
-		}
-	}
 	var latest time.Time
 	for _, s := range statuses {
 		if s.Since.After(latest) {
@@ -125,5 +119,10 @@ func since(ds *appsv1.DaemonSet, statuses []Status, c appsv1.DaemonSetCondition)
 		}
 	}
 	c.LastTransitionTime = metav1.NewTime(latest)
+	for _, before := range ds.Status.Conditions {
+		if before.Type == c.Type && (before.Status == c.Status || latest.Before(before.LastTransitionTime.Time)) {
+			c.LastTransitionTime = before.LastTransitionTime
+		}
+	}
 	return c
 }

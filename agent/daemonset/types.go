@@ -42,14 +42,17 @@ type Pod struct {
 	Phase      corev1.PodPhase
 	Ready      bool
 	ReadySince time.Time
-	Created    time.Time
+	// UnreadySince is when the pod was last seen to become not ready; zero when it never was ready.
+	UnreadySince time.Time
+	Created      time.Time
 	// Terminating: it was told to stop and is not gone yet. The caller sets it as soon as it has taken a Delete.
 	Terminating bool
 	// Reason is why the pod is not ready, as kubectl shows it ("CrashLoopBackOff"); may be empty.
 	Reason string
 }
 
-// Failures is the create back-off of SEMANTICS.md 8.
+// Failures is the create back-off of SEMANTICS.md 8: Count failed pods of Generation were removed, the last one at Last. It is
+// zero while there is nothing to remember.
 type Failures struct {
 	Generation int64
 	Count      int
@@ -87,7 +90,7 @@ type Decision struct {
 	Actions   []Action
 	// Status is this host's own word on the DaemonSet.
 	Status Status
-	// Failures and Evictions are to be kept and given back as Observed.
+	// Failures and Evictions (nil when there are none) are to be kept and given back as Observed.
 	Failures  Failures
 	Evictions map[string]Eviction
 	// WakeUp is when to plan again although nothing changed; zero: never.
