@@ -2,6 +2,7 @@ package manifest
 
 import (
 	"fmt"
+	"strconv"
 	"strings"
 
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
@@ -20,8 +21,13 @@ const (
 // Ref names one object.
 type Ref struct{ Kind, Namespace, Name string }
 
-// String is "daemonset/default/web".
-func (r Ref) String() string { return strings.ToLower(r.Kind) + "/" + r.Namespace + "/" + r.Name }
+// String is "daemonset/default/web", or "node/host-01" for kinds without namespaces.
+func (r Ref) String() string {
+	if r.Namespace == "" {
+		return strings.ToLower(r.Kind) + "/" + r.Name
+	}
+	return strings.ToLower(r.Kind) + "/" + r.Namespace + "/" + r.Name
+}
 
 // Object is any of *appsv1.DaemonSet, *corev1.ConfigMap, *corev1.Secret, *corev1.Namespace, *corev1.Node.
 type Object interface {
@@ -31,8 +37,10 @@ type Object interface {
 
 // File is what one manifest file holds.
 type File struct {
+	// Objects are as the user wrote them, only with their namespace filled in: Apply merges them with what is stored and
+	// fills in the defaults. Each carries its own text in the last-applied annotation, as kubectl apply would send it.
 	Objects []Object
-	// Skipped are documents of kinds picket does not serve (ServiceAccount, ClusterRole, ...): "doc 3: ClusterRole/fluentd".
+	// Skipped are documents of kinds picket does not serve (ServiceAccount, ClusterRole, ...).
 	Skipped []Skipped
 	// Warnings are about fields that will not be honoured.
 	Warnings []Warning
@@ -47,12 +55,21 @@ type Skipped struct {
 	Name       string
 }
 
+// String is "document 3 (line 41): ClusterRole fluentd (rbac.authorization.k8s.io/v1)".
+func (s Skipped) String() string {
+	return fmt.Sprintf("document %d (line %d): %s %s (%s)", s.Document, s.Line, printable(s.Kind), printable(s.Name), printable(s.APIVersion))
+}
+
 // Warning names a field picket does not honour, and what happens instead.
 type Warning struct {
 	Ref   Ref
 	Field string // "spec.template.spec.containers[0].livenessProbe"
 	Text  string
+	Line  int // in the source; 0 when unknown
 }
+
+// String is what kubectl prints after "Warning: ".
+func (w Warning) String() string { return w.Field + ": " + w.Text }
 
 // Error is one thing wrong with a manifest.
 type Error struct {
@@ -64,7 +81,52 @@ type Error struct {
 	Text     string
 }
 
-func (e Error) Error() string { return fmt.Sprintf("%s: %s", e.Source, e.Text) } // real form: "web.yaml:12: daemonset/default/web: spec.selector: Required value"
+// Error is "web.yaml:12: daemonset/default/web: spec.selector: Required value"; what is unknown is left out.
+func (e Error) Error() string {
+	var b strings.Builder
+	b.WriteString(printable(e.Source))
+	switch {
+	case e.Line > 0:
+		fmt.Fprintf(&b, ":%d", e.Line)
+	case e.Document > 0:
+		fmt.Fprintf(&b, ": document %d", e.Document)
+	}
+	if e.Ref.Kind != "" {
+		b.WriteString(": " + printable(e.Ref.String()))
+	}
+	if e.Field != "" {
+		b.WriteString(": " + printable(e.Field))
+	}
+	b.WriteString(": " + e.Text)
+	return b.String()
+}
 
 // Errors is everything wrong with one source.
 type Errors []Error
+
+// Error is one line an error.
+func (e Errors) Error() string {
+	lines := make([]string, len(e))
+	for i := range e {
+		lines[i] = e[i].Error()
+	}
+	return strings.Join(lines, "\n")
+}
+
+// orNil keeps an empty list from becoming a non-nil error.
+func (e Errors) orNil() error {
+	if len(e) == 0 {
+		return nil
+	}
+	return e
+}
+
+// printable quotes what a hostile file name or document could use to forge log lines or drive a terminal.
+func printable(s string) string {
+	for _, r := range s {
+		if !strconv.IsPrint(r) {
+			return strconv.Quote(s)
+		}
+	}
+	return s
+}

@@ -1,0 +1,152 @@
+package manifest
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+
+	corev1 "k8s.io/api/core/v1"
+	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/util/strategicpatch"
+	kjson "sigs.k8s.io/json"
+)
+
+// Apply does what kubectl apply does: it merges modified (as Decode returned it) into current by comparing both with what was
+// applied last, so that fields which others own (labels of the API, defaults) stay and fields that were removed from the
+// manifest go. The result is defaulted and validated against current; an error is then an Errors. current nil creates.
+// changed is false when the merge changes nothing that counts, the last-applied annotation included.
+func Apply(current, modified Object) (merged Object, changed bool, err error) {
+	if _, ok := modified.GetAnnotations()[corev1.LastAppliedConfigAnnotation]; !ok {
+		modified = modified.DeepCopyObject().(Object)
+		if err := annotate(modified); err != nil {
+			return nil, false, err
+		}
+	}
+	if current == nil {
+		merged = modified.DeepCopyObject().(Object)
+		Default(merged)
+		return merged, true, asErrors(merged, nil)
+	}
+	if RefOf(current) != RefOf(modified) {
+		return nil, false, fmt.Errorf("cannot apply %s to %s", RefOf(modified), RefOf(current))
+	}
+	if merged, err = merge(current, modified); err != nil {
+		return nil, false, fmt.Errorf("cannot apply %s: %w", RefOf(modified), err)
+	}
+	Default(merged)
+	before := current.DeepCopyObject().(Object)
+	Default(before)
+	before.GetObjectKind().SetGroupVersionKind(merged.GetObjectKind().GroupVersionKind())
+	return merged, !apiequality.Semantic.DeepEqual(before, merged), asErrors(merged, current)
+}
+
+// merge is the three-way merge itself, on JSON.
+func merge(current, modified Object) (Object, error) {
+	k := kindOf(current)
+	wanted, err := lastAppliedWithItself(modified)
+	if err != nil {
+		return nil, err
+	}
+	now, err := json.Marshal(current)
+	if err != nil {
+		return nil, err
+	}
+	schema, err := strategicpatch.NewPatchMetaFromStruct(k.create())
+	if err != nil {
+		return nil, err
+	}
+	original := []byte(current.GetAnnotations()[corev1.LastAppliedConfigAnnotation])
+	patch, err := strategicpatch.CreateThreeWayMergePatch(original, wanted, now, schema, true)
+	if err != nil {
+		return nil, err
+	}
+	result, err := strategicpatch.StrategicMergePatchUsingLookupPatchMeta(now, patch, schema)
+	if err != nil {
+		return nil, err
+	}
+	merged := k.new()
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(result, merged); err != nil {
+		return nil, err
+	}
+	return merged, nil
+}
+
+// lastAppliedWithItself is what kubectl sends: the manifest as written, with that text in its own annotation.
+func lastAppliedWithItself(obj Object) ([]byte, error) {
+	text := obj.GetAnnotations()[corev1.LastAppliedConfigAnnotation]
+	var content map[string]any
+	if err := kjson.UnmarshalCaseSensitivePreserveInts([]byte(text), &content); err != nil {
+		return nil, fmt.Errorf("annotation %s: %w", corev1.LastAppliedConfigAnnotation, err)
+	}
+	metadata, _ := content["metadata"].(map[string]any)
+	if metadata == nil {
+		return nil, fmt.Errorf("annotation %s holds no object", corev1.LastAppliedConfigAnnotation)
+	}
+	annotations, _ := metadata["annotations"].(map[string]any)
+	if annotations == nil {
+		annotations = map[string]any{}
+		metadata["annotations"] = annotations
+	}
+	annotations[corev1.LastAppliedConfigAnnotation] = text
+	return json.Marshal(content)
+}
+
+// setLastApplied keeps the document as its author wrote it (raw, with the namespace filled in) in the annotation where kubectl
+// keeps it too. kubectl writes the annotations map even when it is empty, and a newline at the end; so do we, so that
+// kubectl diff and apply of the same file find nothing to change.
+func setLastApplied(obj Object, raw []byte) error {
+	var content map[string]any
+	if err := kjson.UnmarshalCaseSensitivePreserveInts(raw, &content); err != nil {
+		return err
+	}
+	metadata, _ := content["metadata"].(map[string]any)
+	if metadata == nil {
+		metadata = map[string]any{}
+		content["metadata"] = metadata
+	}
+	if namespace := obj.GetNamespace(); namespace != "" {
+		metadata["namespace"] = namespace
+	}
+	annotations, _ := metadata["annotations"].(map[string]any)
+	if annotations == nil {
+		annotations = map[string]any{}
+		metadata["annotations"] = annotations
+	}
+	delete(annotations, corev1.LastAppliedConfigAnnotation)
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
+	if err := enc.Encode(content); err != nil {
+		return err
+	}
+	all := obj.GetAnnotations()
+	if all == nil {
+		all = map[string]string{}
+	}
+	all[corev1.LastAppliedConfigAnnotation] = text.String()
+	obj.SetAnnotations(all)
+	return nil
+}
+
+// annotate makes up for a modified object that did not come from Decode.
+func annotate(obj Object) error {
+	content, err := bodyOf(obj)
+	if err != nil {
+		return err
+	}
+	metadata := content["metadata"].(map[string]any)
+	delete(metadata, "managedFields")
+	delete(metadata, "creationTimestamp")
+	raw, err := json.Marshal(content)
+	if err != nil {
+		return err
+	}
+	return setLastApplied(obj, raw)
+}
+
+func asErrors(obj, old Object) error {
+	var errs Errors
+	for _, e := range Validate(obj, old) {
+		errs = append(errs, Error{Source: "merged object", Ref: RefOf(obj), Field: e.Field, Text: e.ErrorBody()})
+	}
+	return errs.orNil()
+}

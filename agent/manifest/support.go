@@ -1,0 +1,331 @@
+package manifest
+
+import (
+	"strings"
+
+	corev1 "k8s.io/api/core/v1"
+)
+
+// This file is the one place that says what becomes of every field of a DaemonSet. A test walks the API's types and fails when a
+// field is missing here. To honour a field, move its name from a warned or refused rule to a list of honoured ones.
+
+// verdict is what becomes of a field that is set.
+type verdict string
+
+const (
+	// honoured: the field does here what it does in Kubernetes. That includes what Kubernetes itself sets or ignores.
+	honoured verdict = "honoured"
+	// warned: the pod runs without it; the rule's text says what happens instead.
+	warned verdict = "warned"
+	// refused: running without it would be wrong.
+	refused verdict = "refused"
+	// invalid in every DaemonSet: Kubernetes' own validation refuses it (validate.go).
+	forbidden verdict = "forbidden"
+)
+
+// rule is the verdict on one field. Except for honoured, it covers all fields below as well.
+type rule struct {
+	verdict verdict
+	text    string
+	// below makes honoured cover all fields below, too.
+	below bool
+	// when narrows a warned or refused rule to some values; with others the field is honoured.
+	when func(f set) bool
+	// key narrows a rule about a map to some of its keys.
+	key func(key string) bool
+}
+
+// set is a field that is set.
+type set struct {
+	value  any // without its pointer
+	parent any // the struct it stands in
+	pod    *corev1.PodSpec
+}
+
+// rules are keyed by the field's path with "[]" for any index: "spec.template.spec.containers[].image".
+var rules = buildRules()
+
+const (
+	podPath       = "spec.template.spec"
+	containerPath = podPath + ".containers[]"
+)
+
+func buildRules() map[string][]rule {
+	t := table{}
+	t.honour("", "apiVersion", "kind")
+	t.subtree("status") // Kubernetes ignores it in what users write, too
+	t.metadata()
+	t.honour("spec", "minReadySeconds", "revisionHistoryLimit", "updateStrategy.type", "updateStrategy.rollingUpdate.maxUnavailable",
+		"updateStrategy.rollingUpdate.maxSurge")
+	t.subtree("spec.selector")
+	t.pod()
+	t.podSecurity(podPath + ".securityContext")
+	t.container(containerPath)
+	t.containerSecurity(containerPath + ".securityContext")
+	t.volumes(podPath + ".volumes[]")
+	return t
+}
+
+type table map[string][]rule
+
+func join(path, name string) string {
+	if path == "" {
+		return name
+	}
+	return path + "." + name
+}
+
+// honour lists leaves: a new field below a struct must not become honoured by itself.
+func (t table) honour(path string, names ...string) {
+	for _, name := range names {
+		t.add(join(path, name), rule{verdict: honoured})
+	}
+}
+
+// subtree honours a whole type whose meaning belongs to a Kubernetes library.
+func (t table) subtree(paths ...string) {
+	for _, path := range paths {
+		t.add(path, rule{verdict: honoured, below: true})
+	}
+}
+
+func (t table) warn(path, text string)   { t.add(path, rule{verdict: warned, text: text}) }
+func (t table) refuse(path, text string) { t.add(path, rule{verdict: refused, text: text}) }
+
+func (t table) add(path string, r rule) { t[path] = append(t[path], r) }
+
+func (t table) metadata() {
+	// The second line is set by the server; Kubernetes ignores it in what users write.
+	t.honour("metadata", "name", "namespace", "labels", "annotations",
+		"uid", "resourceVersion", "generation", "creationTimestamp", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds")
+	t.subtree("metadata.managedFields")
+	t.add("metadata.generateName", rule{verdict: warned, text: "no name is generated here: metadata.name counts"})
+	t.warn("metadata.finalizers", "there is no controller that would remove them: deletion does not wait for finalizers")
+	t.warn("metadata.ownerReferences", "there is no garbage collector: deleting the owner does not delete this object")
+	// A template's other metadata is ignored by Kubernetes as well.
+	m := "spec.template.metadata"
+	t.honour(m, "labels", "annotations", "name", "generateName", "namespace",
+		"uid", "resourceVersion", "generation", "creationTimestamp", "selfLink", "deletionTimestamp", "deletionGracePeriodSeconds")
+	t.subtree(m+".managedFields", m+".ownerReferences")
+	t.warn(m+".finalizers", "there is no controller that would remove them: a pod's deletion does not wait for finalizers")
+}
+
+func (t table) pod() {
+	t.honour(podPath, "restartPolicy", "terminationGracePeriodSeconds", "dnsPolicy", "nodeSelector", "nodeName",
+		"hostNetwork", "hostPID", "hostIPC", "hostname", "subdomain",
+		"dnsConfig.nameservers", "dnsConfig.searches", "dnsConfig.options[].name", "dnsConfig.options[].value",
+		"imagePullSecrets[].name", "hostAliases[].ip", "hostAliases[].hostnames",
+		"tolerations[].key", "tolerations[].operator", "tolerations[].value", "tolerations[].effect", "tolerations[].tolerationSeconds")
+	t.subtree(podPath + ".affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution")
+	t.placement()
+	t.identity()
+	t.refuse(podPath+".initContainers", "init containers are not run yet, and without them the other containers could start wrongly prepared")
+	t.add(podPath+".ephemeralContainers", rule{verdict: forbidden})
+	t.add(podPath+".activeDeadlineSeconds", rule{verdict: forbidden})
+	t.add(podPath+".shareProcessNamespace", rule{
+		verdict: warned, when: is(true),
+		text: "each container keeps a process namespace of its own: they do not see each other's processes",
+	})
+	t.add(podPath+".hostUsers", rule{
+		verdict: refused, when: is(false),
+		text: "user namespaces are not supported: root in the container would be root on the host",
+	})
+	t.add(podPath+".os.name", rule{
+		verdict: warned, text: "all hosts run Linux: the pod is placed nowhere",
+		when: func(f set) bool { return f.value != corev1.Linux },
+	})
+	t.warn(podPath+".runtimeClassName", "there are no runtime classes: the containers run with runc")
+	t.warn(podPath+".overhead", "it is reserved nowhere: there are no runtime classes")
+	t.warn(podPath+".resources", "only the containers' own requests and limits count")
+	t.warn(podPath+".setHostnameAsFQDN", "the pod keeps its short host name")
+	t.warn(podPath+".hostnameOverride", "the pod keeps the host name that spec.hostname or its own name gives it")
+	t.warn(podPath+".readinessGates", "nothing sets these conditions: the pod is ready when its containers are")
+	t.warn(podPath+".evictionResponders", "pods are not evicted through the eviction API")
+	t.refuse(podPath+".resourceClaims", "there is no dynamic resource allocation: the containers would lack their devices")
+	t.refuse(podPath+".schedulingGates", "there is no scheduler and nobody to lift the gate: the pod would start at once")
+}
+
+// placement is what a scheduler would do.
+func (t table) placement() {
+	t.warn(podPath+".affinity.nodeAffinity.preferredDuringSchedulingIgnoredDuringExecution",
+		"a preference changes nothing: the pod runs on every host that is required")
+	const others = "it does not depend on other pods where this one runs"
+	t.warn(podPath+".affinity.podAffinity", others)
+	t.warn(podPath+".affinity.podAntiAffinity", others)
+	t.warn(podPath+".topologySpreadConstraints", others)
+	t.warn(podPath+".schedulingGroup", others)
+	t.add(podPath+".schedulerName", rule{
+		verdict: warned, text: "there is no scheduler: every host decides for itself",
+		when: func(f set) bool { return f.value != corev1.DefaultSchedulerName },
+	})
+	t.add(podPath+".priorityClassName", rule{
+		verdict: warned, text: "nothing is preempted; only system-node-critical has an effect, on the order of out-of-memory kills",
+		when: func(f set) bool { return f.value != "system-node-critical" },
+	})
+	t.warn(podPath+".priority", "nothing is preempted: a priority has no effect")
+	t.warn(podPath+".preemptionPolicy", "nothing is preempted")
+}
+
+// identity is about service accounts: there is no API server of Kubernetes to log in to.
+func (t table) identity() {
+	const token = "there is no Kubernetes API to log in to: no token is mounted at /var/run/secrets/kubernetes.io/serviceaccount"
+	t.add(podPath+".serviceAccountName", rule{
+		verdict: warned, text: token,
+		when: func(f set) bool { return f.value != "default" && mountsToken(f.pod) },
+	})
+	t.add(podPath+".serviceAccount", rule{
+		verdict: warned, text: "this is the older name of serviceAccountName, which counts",
+		when: func(f set) bool { return f.pod.ServiceAccountName != "" && f.value != f.pod.ServiceAccountName },
+	})
+	t.add(podPath+".serviceAccount", rule{
+		verdict: warned, text: token,
+		when: func(f set) bool {
+			return f.pod.ServiceAccountName == "" && f.value != "default" && mountsToken(f.pod)
+		},
+	})
+	t.add(podPath+".automountServiceAccountToken", rule{verdict: warned, text: token, when: is(true)})
+	t.add(podPath+".enableServiceLinks", rule{verdict: warned, when: is(true), text: "there are no Services: no variables are set for them"})
+}
+
+func mountsToken(pod *corev1.PodSpec) bool {
+	mount := pod.AutomountServiceAccountToken
+	return mount == nil || *mount
+}
+
+func is(value any) func(set) bool {
+	return func(f set) bool { return f.value == value }
+}
+
+func (t table) podSecurity(path string) {
+	t.honour(path, "runAsUser", "runAsGroup", "runAsNonRoot", "supplementalGroups", "fsGroup", "sysctls[].name", "sysctls[].value",
+		"fsGroupChangePolicy") // Kubernetes ignores the policy for the kinds of volumes that are supported here
+	t.securityShared(path)
+	t.add(path+".supplementalGroupsPolicy", rule{
+		verdict: warned, when: is(corev1.SupplementalGroupsPolicyStrict),
+		text: "groups that the image gives its user are added too, as with Merge",
+	})
+	t.warn(path+".seLinuxChangePolicy", "volumes are not relabelled")
+}
+
+func (t table) containerSecurity(path string) {
+	t.honour(path, "runAsUser", "runAsGroup", "runAsNonRoot", "privileged", "allowPrivilegeEscalation", "readOnlyRootFilesystem", "procMount",
+		"capabilities.add", "capabilities.drop")
+	t.securityShared(path)
+}
+
+func (t table) securityShared(path string) {
+	t.honour(path, "seLinuxOptions.user", "seLinuxOptions.role", "seLinuxOptions.type", "seLinuxOptions.level")
+	t.add(path+".seccompProfile.type", rule{
+		verdict: warned, when: is(corev1.SeccompProfileTypeLocalhost),
+		text: "profiles of the host are not loaded: the container runs without a seccomp profile",
+	})
+	t.warn(path+".seccompProfile.localhostProfile", "profiles of the host are not loaded")
+	t.warn(path+".appArmorProfile", "AppArmor profiles are not applied: the container runs unconfined by AppArmor")
+	t.warn(path+".windowsOptions", "all hosts run Linux: options for Windows have no effect")
+}
+
+func (t table) container(path string) {
+	t.honour(path, "name", "image", "imagePullPolicy", "command", "args", "workingDir", "stdin", "tty",
+		"terminationMessagePath", "terminationMessagePolicy",
+		"ports[].name", "ports[].hostPort", "ports[].containerPort", "ports[].protocol", "ports[].hostIP",
+		"envFrom[].prefix", "envFrom[].configMapRef.name", "envFrom[].configMapRef.optional", "envFrom[].secretRef.name", "envFrom[].secretRef.optional",
+		"env[].name", "env[].value", "env[].valueFrom.fieldRef.apiVersion", "env[].valueFrom.fieldRef.fieldPath",
+		"env[].valueFrom.configMapKeyRef.name", "env[].valueFrom.configMapKeyRef.key", "env[].valueFrom.configMapKeyRef.optional",
+		"env[].valueFrom.secretKeyRef.name", "env[].valueFrom.secretKeyRef.key", "env[].valueFrom.secretKeyRef.optional",
+		"volumeMounts[].name", "volumeMounts[].mountPath", "volumeMounts[].readOnly", "volumeMounts[].recursiveReadOnly",
+		"volumeMounts[].subPath", "volumeMounts[].subPathExpr", "volumeMounts[].mountPropagation")
+	t.honour(path+".env[].valueFrom.resourceFieldRef", "containerName", "resource", "divisor")
+	t.resources(path + ".resources")
+	t.refuse(path+".env[].valueFrom.fileKeyRef", "variables are not read from files: the container would start without this one")
+	t.warn(path+".volumeMounts[].bindMountOptions", "the volume is mounted without these options")
+	t.refuse(path+".volumeDevices", "there are no persistent volumes: the container would lack this device; mount it with hostPath")
+	t.warn(path+".stdinOnce", "stdin stays open after the first attach")
+	t.warn(path+".resizePolicy", "containers are not resized in place: a change of resources is an update")
+	t.refuse(path+".restartPolicy", "the pod's restartPolicy counts for all of its containers")
+	t.refuse(path+".restartPolicyRules", "the pod's restartPolicy counts for all of its containers")
+	t.probes(path)
+}
+
+func (t table) probes(path string) {
+	t.warn(path+".livenessProbe", "probes are not run yet: the container is restarted only when it exits")
+	t.warn(path+".readinessProbe", "probes are not run yet: the container counts as ready while it runs")
+	t.warn(path+".startupProbe", "probes are not run yet: the container counts as started when it runs")
+	t.warn(path+".lifecycle.postStart", "hooks are not run yet")
+	t.warn(path+".lifecycle.preStop", "hooks are not run yet: the container gets its stop signal at once")
+	t.warn(path+".lifecycle.stopSignal", "the image's stop signal is sent, or SIGTERM")
+}
+
+func (t table) resources(path string) {
+	t.refuse(path+".claims", "there is no dynamic resource allocation: the container would lack its device")
+	for _, list := range []string{".limits", ".requests"} {
+		t.add(path+list, rule{
+			verdict: warned, text: "the disk that a container uses is not limited",
+			key: func(key string) bool { return key == string(corev1.ResourceEphemeralStorage) },
+		})
+		t.add(path+list, rule{
+			verdict: warned, text: "there are no device plugins: the container gets no such device; mount it with hostPath if it needs one",
+			key: func(key string) bool { return !isNative(corev1.ResourceName(key)) },
+		})
+	}
+}
+
+const fileOwner = "the file belongs to root, and to the group fsGroup if that is set"
+
+// volumes honours the types that package pod lays out and refuses all others.
+func (t table) volumes(path string) {
+	t.honour(path, "name", "hostPath.path", "hostPath.type",
+		"configMap.name", "configMap.optional", "configMap.defaultMode", "secret.secretName", "secret.optional", "secret.defaultMode",
+		"downwardAPI.defaultMode", "projected.defaultMode")
+	t.items(path+".configMap.items[]", path+".secret.items[]")
+	t.downwardItems(path + ".downwardAPI.items[]")
+	t.add(path+".emptyDir.medium", rule{
+		verdict: refused, text: "only the disk and Memory are supported",
+		when: func(f set) bool { return f.value != corev1.StorageMediumMemory },
+	})
+	t.add(path+".emptyDir.sizeLimit", rule{
+		verdict: warned, text: "only the size of an emptyDir with medium: Memory is limited",
+		when: func(f set) bool { return f.parent.(corev1.EmptyDirVolumeSource).Medium != corev1.StorageMediumMemory },
+	})
+	t.warn(path+".emptyDir.mode", "the directory has mode 0777, as ever")
+	for _, name := range []string{".configMap", ".secret", ".downwardAPI", ".projected"} {
+		t.warn(path+name+".defaultUser", fileOwner)
+	}
+	source := path + ".projected.sources[]"
+	t.honour(source, "configMap.name", "configMap.optional", "secret.name", "secret.optional")
+	t.items(source+".configMap.items[]", source+".secret.items[]")
+	t.downwardItems(source + ".downwardAPI.items[]")
+	t.warn(source+".serviceAccountToken", "there is no Kubernetes API to log in to: the token is left out of the volume")
+	t.refuse(source+".clusterTrustBundle", "there are no ClusterTrustBundles: the file would be missing")
+	t.refuse(source+".podCertificate", "there are no pod certificates: the file would be missing")
+	for name, what := range unsupportedVolumes {
+		t.refuse(path+"."+name, what+": the volume would be missing; mount it on the host and use hostPath")
+	}
+}
+
+func (t table) items(paths ...string) {
+	for _, path := range paths {
+		t.honour(path, "key", "path", "mode")
+		t.warn(path+".user", fileOwner)
+	}
+}
+
+func (t table) downwardItems(path string) {
+	t.honour(path, "path", "mode", "fieldRef.apiVersion", "fieldRef.fieldPath",
+		"resourceFieldRef.containerName", "resourceFieldRef.resource", "resourceFieldRef.divisor")
+	t.warn(path+".user", fileOwner)
+}
+
+var unsupportedVolumes = volumeTexts()
+
+func volumeTexts() map[string]string {
+	texts := map[string]string{
+		"persistentVolumeClaim": "there are no persistent volumes", "ephemeral": "there are no persistent volumes",
+		"csi": "there are no CSI drivers", "flexVolume": "there are no FlexVolume drivers",
+		"image": "images are not mounted as volumes", "gitRepo": "git repositories are not cloned",
+	}
+	for name := range strings.FieldsSeq(`nfs iscsi glusterfs rbd cinder cephfs flocker fc azureFile azureDisk vsphereVolume quobyte
+		photonPersistentDisk portworxVolume scaleIO storageos gcePersistentDisk awsElasticBlockStore`) {
+		texts[name] = name + " volumes are not mounted"
+	}
+	return texts
+}
