@@ -1,0 +1,110 @@
+package pod
+
+import (
+	"context"
+	"time"
+
+	"github.com/picketd/picket/runtime"
+)
+
+// effectTimeout bounds every effect but a pull: containerd may accept a call and never answer.
+const effectTimeout = 2 * time.Minute
+
+// effect performs an action and posts its answer; finished is called on the worker's goroutine, after the answer.
+func (w *Worker) effect(all, starts context.Context, a action, finished func()) {
+	ctx := all
+	switch a.kind {
+	case actionEnsureImage, actionSetUpPod, actionMountVolumes, actionRefreshVolumes, actionCreate:
+		ctx = starts
+	}
+	if a.kind != actionEnsureImage {
+		bounded, cancel := context.WithTimeout(ctx, effectTimeout)
+		defer cancel()
+		ctx = bounded
+	}
+	began := time.Now()
+	answer, err := w.perform(ctx, a)
+	log := w.log.With("action", string(a.kind), "reason", a.reason, "took", time.Since(began))
+	if a.name != "" {
+		log = log.With("container", a.name, "attempt", a.attempt)
+	}
+	if a.image.Ref != "" {
+		log = log.With("image", a.image.Ref)
+	}
+	if err != nil {
+		log.Info("pod action failed", "error", err)
+	} else {
+		log.Debug("pod action done")
+	}
+	w.post(func(m *machine, now time.Time) {
+		answer(m, now)
+		finished()
+	})
+}
+
+// perform does what an action asks for. The error is only logged; the machine hears it from the answer.
+func (w *Worker) perform(ctx context.Context, a action) (event, error) {
+	switch a.kind {
+	case actionEnsureImage:
+		img, err := w.ensureImage(ctx, a.image)
+		return func(m *machine, now time.Time) { m.imageEnsured(a.image, img, err, now) }, err
+	case actionSetUpPod:
+		ips, err := w.setUpPod(ctx)
+		return func(m *machine, now time.Time) { m.podSetUp(ips, err, now) }, err
+	case actionMountVolumes:
+		err := w.volumes(a.ips).mount(ctx)
+		return func(m *machine, now time.Time) { m.volumesMounted(err, now) }, err
+	case actionRefreshVolumes:
+		err := w.volumes(a.ips).refresh(ctx)
+		return func(m *machine, now time.Time) { m.volumesRefreshed(err, now) }, err
+	case actionReadMessage:
+		message := w.terminationMessage(ctx, a)
+		return func(m *machine, _ time.Time) { m.terminationMessage(a.id, message) }, nil
+	case actionTearDownPod:
+		err := w.cfg.Runtime.TearDownPod(ctx, podConfig(w.pod, w.cfg.Host()))
+		return func(m *machine, now time.Time) { m.tornDown(err, now) }, err
+	case actionCleanUp:
+		err := w.cleanUp()
+		return func(m *machine, now time.Time) { m.cleanedUp(err, now) }, err
+	}
+	return w.performOnContainer(ctx, a)
+}
+
+func (w *Worker) performOnContainer(ctx context.Context, a action) (event, error) {
+	switch a.kind {
+	case actionCreate:
+		err := w.create(ctx, a)
+		return func(m *machine, now time.Time) { m.containerCreated(a.id, err, now) }, err
+	case actionStart:
+		err := w.cfg.Runtime.StartContainer(ctx, a.id)
+		return func(m *machine, now time.Time) { m.containerStarted(a.id, err, now) }, err
+	case actionSignal:
+		err := w.cfg.Runtime.SignalContainer(ctx, a.id, a.signal)
+		return func(m *machine, now time.Time) { m.signalled(a.id, err, now) }, err
+	case actionInspect:
+		s, err := w.cfg.Runtime.ContainerStatus(ctx, a.id)
+		return func(m *machine, now time.Time) { m.inspected(a.id, s, err, now) }, err
+	case actionRemove:
+		err := w.remove(ctx, a)
+		return func(m *machine, now time.Time) { m.removed(a.id, err, now) }, err
+	}
+	panic("pod: no effect for action " + string(a.kind))
+}
+
+func (w *Worker) ensureImage(ctx context.Context, key imageKey) (runtime.Image, error) {
+	return w.cfg.Runtime.EnsureImage(ctx, runtime.ImageRequest{
+		Ref: key.Ref, Policy: runtime.PullPolicy(key.Policy), Credentials: w.credentials(),
+	})
+}
+
+func (w *Worker) setUpPod(ctx context.Context) ([]string, error) {
+	host := w.cfg.Host()
+	s, err := w.cfg.Runtime.SetUpPod(ctx, podConfig(w.pod, host))
+	if err != nil {
+		return nil, err
+	}
+	if w.pod.Spec.HostNetwork {
+		return host.IPs, nil
+	}
+	return s.IPs, nil
+}

@@ -1,0 +1,439 @@
+package pod
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/picketd/picket/runtime"
+)
+
+// The methods in this file are the machine's only inputs: one per event. Each is harmless when it comes late or twice.
+
+// imageEnsured is the answer to actionEnsureImage.
+func (m *machine) imageEnsured(key imageKey, img runtime.Image, err error, now time.Time) {
+	i := m.images[key]
+	if i == nil || i.state != doing {
+		return
+	}
+	if err == nil {
+		i.succeed()
+		i.Image, i.reason, i.message = img, "", ""
+		m.reportPulled(key, img, now.Sub(i.since))
+		return
+	}
+	i.fail(now, pullDelays, err)
+	if errors.Is(err, runtime.ErrUnavailable) || m.stop != nil {
+		return
+	}
+	i.reason, i.message = imageFailure(err), err.Error()
+	m.report(corev1.EventTypeWarning, "Failed", "Failed to pull image %q: %v", key.Ref, err)
+	m.report(corev1.EventTypeWarning, "Failed", "Error: %s", i.reason)
+}
+
+func imageFailure(err error) string {
+	switch {
+	case errors.Is(err, runtime.ErrInvalidImageName):
+		return "InvalidImageName"
+	case errors.Is(err, runtime.ErrImageNeverPull):
+		return "ErrImageNeverPull"
+	}
+	return "ErrImagePull"
+}
+
+func (m *machine) reportPulled(key imageKey, img runtime.Image, took time.Duration) {
+	switch {
+	case img.Pulled:
+		m.report(corev1.EventTypeNormal, "Pulled", "Successfully pulled image %q in %s", key.Ref, took.Round(time.Millisecond))
+	default:
+		m.report(corev1.EventTypeNormal, "Pulled", "Container image %q already present on machine", key.Ref)
+	}
+	if img.Warning != "" {
+		m.report(corev1.EventTypeWarning, "RegistryUnreachable", "%s", img.Warning)
+	}
+}
+
+// podSetUp is the answer to actionSetUpPod.
+func (m *machine) podSetUp(ips []string, err error, now time.Time) {
+	if m.sandbox.state != doing {
+		return
+	}
+	if err == nil {
+		m.sandbox.succeed()
+		m.ips = ips
+		return
+	}
+	m.sandbox.fail(now, podDelays, err)
+	m.warn(err, "FailedCreatePodSandBox", "Failed to create pod sandbox: ")
+}
+
+// volumesMounted is the answer to actionMountVolumes.
+func (m *machine) volumesMounted(err error, now time.Time) {
+	if m.volumes.state != doing {
+		return
+	}
+	if err == nil {
+		m.volumes.succeed()
+		return
+	}
+	m.volumes.fail(now, mountDelays, err)
+	m.warn(err, "FailedMount", "")
+}
+
+// volumesRefreshed is the answer to actionRefreshVolumes. What cannot be refreshed keeps its old content.
+func (m *machine) volumesRefreshed(err error, now time.Time) {
+	if m.refresh.state != doing {
+		return
+	}
+	if err == nil {
+		m.refresh.succeed()
+		return
+	}
+	m.stale = true
+	m.refresh.fail(now, mountDelays, err)
+	m.warn(err, "FailedMount", "")
+}
+
+func (m *machine) warn(err error, reason, prefix string) {
+	if m.stop == nil && !errors.Is(err, runtime.ErrUnavailable) && !errors.Is(err, context.Canceled) {
+		m.report(corev1.EventTypeWarning, reason, "%s%v", prefix, err)
+	}
+}
+
+// objectsChanged: a ConfigMap or Secret is new, changed or gone.
+func (m *machine) objectsChanged() {
+	m.volumes.retry.at = time.Time{}
+	if hasLiveVolumes(m.pod) {
+		m.stale, m.refresh.retry.at = true, time.Time{}
+	}
+	for _, c := range m.containers {
+		if c.failure != nil && c.failure.reason == "CreateContainerConfigError" {
+			c.create.at = time.Time{}
+		}
+	}
+}
+
+// containerCreated is the answer to actionCreate.
+func (m *machine) containerCreated(id string, err error, now time.Time) {
+	c := m.byID(id)
+	if c == nil || c.state != creating {
+		return
+	}
+	switch {
+	case err == nil:
+		c.state = created
+		m.report(corev1.EventTypeNormal, "Created", "Created container %s", c.spec.Name)
+	case errors.Is(err, runtime.ErrStart):
+		m.startFailed(c, err, now)
+	default:
+		c.state = waiting
+		m.abandon(c, true)
+		m.createFailed(c, err, now)
+	}
+	if errors.Is(err, runtime.ErrNotFound) {
+		// The image or the namespaces were removed from under the pod.
+		m.images[c.image].step, m.sandbox = step{}, step{}
+	}
+}
+
+func (m *machine) createFailed(c *container, err error, now time.Time) {
+	c.create.failed(now, createDelays, err)
+	if c.create.held || m.stop != nil {
+		return
+	}
+	reason := "CreateContainerError"
+	if errors.Is(err, runtime.ErrConfig) {
+		reason = "CreateContainerConfigError"
+	}
+	c.failure = &failure{reason, err.Error()}
+	m.report(corev1.EventTypeWarning, "Failed", "Error: %v", err)
+}
+
+// startFailed ends an attempt whose process never ran.
+func (m *machine) startFailed(c *container, err error, now time.Time) {
+	at := metav1.NewTime(now)
+	c.terminated = &corev1.ContainerStateTerminated{
+		ExitCode: 128, Reason: "StartError", Message: err.Error(), FinishedAt: at, ContainerID: statusID(c.id),
+	}
+	c.state = exited
+	m.spaceRestart(c, time.Time{}, now)
+	c.failure = &failure{"RunContainerError", err.Error()}
+	c.create = retry{failedAt: now}
+	m.report(corev1.EventTypeWarning, "Failed", "Error: %v", err)
+}
+
+// containerStarted is the answer to actionStart.
+func (m *machine) containerStarted(id string, err error, now time.Time) {
+	c := m.byID(id)
+	if c == nil || c.state != starting {
+		return
+	}
+	early := c.early
+	c.early = nil
+	switch {
+	case errors.Is(err, runtime.ErrUnavailable) && early == nil:
+		// Whether the process runs is not known: containerd will tell.
+		m.runs(c, now)
+		c.inspect = true
+	case errors.Is(err, runtime.ErrNotFound) && early == nil:
+		// Its task is gone, with the shim: make it anew.
+		c.state = waiting
+		m.abandon(c, true)
+		m.createFailed(c, err, now)
+	case err != nil && early == nil:
+		m.startFailed(c, err, now)
+	default:
+		m.runs(c, now)
+		m.report(corev1.EventTypeNormal, "Started", "Started container %s", c.spec.Name)
+		if early != nil {
+			m.exited(id, *early)
+		}
+	}
+}
+
+// runs makes the current attempt a running one.
+func (m *machine) runs(c *container, startedAt time.Time) {
+	c.state = running
+	c.startedAt = startedAt
+	if c.terminated != nil {
+		c.last, c.terminated = c.terminated, nil
+	}
+	c.failure, c.create, c.crashLoop = nil, retry{}, false
+}
+
+// exited: the process of attempt id ended.
+func (m *machine) exited(id string, e exit) {
+	c := m.byID(id)
+	if c == nil {
+		return
+	}
+	switch c.state {
+	case starting:
+		c.early = &e
+		return
+	case running:
+	default:
+		return
+	}
+	e.oom = e.oom || c.oom
+	if e.reason == "" && c.kill != nil {
+		e.reason = c.kill.reason
+	}
+	c.terminated = &corev1.ContainerStateTerminated{
+		ExitCode: e.code, Reason: e.why(), StartedAt: metav1.NewTime(c.startedAt), FinishedAt: metav1.NewTime(e.at),
+		ContainerID: statusID(id),
+	}
+	c.state, c.kill, c.inspect = exited, nil, false
+	m.messages[id] = &message{container: c.spec, attempt: c.attempt, code: e.code}
+	m.spaceRestart(c, c.startedAt, e.at)
+}
+
+func (e exit) why() string {
+	switch {
+	case e.reason != "":
+		return e.reason
+	case e.oom && e.code != 0:
+		return "OOMKilled"
+	case e.code == 0:
+		return "Completed"
+	}
+	return "Error"
+}
+
+// spaceRestart decides when the next attempt may start.
+func (m *machine) spaceRestart(c *container, startedAt, finishedAt time.Time) {
+	c.notBefore = c.backoff.exited(startedAt, finishedAt)
+	c.crashLoop = c.notBefore.After(finishedAt)
+	if c.crashLoop && m.stop == nil {
+		m.report(corev1.EventTypeWarning, "BackOff", "Back-off restarting failed container %s in pod %s", c.spec.Name, m.fullName())
+	}
+}
+
+// oomKilled: the kernel killed a process of attempt id. It may be heard after the exit.
+func (m *machine) oomKilled(id string) {
+	c := m.byID(id)
+	if c == nil {
+		return
+	}
+	c.oom = true
+	for _, t := range []*corev1.ContainerStateTerminated{c.terminated, c.last} {
+		if t != nil && t.ContainerID == statusID(id) && t.Reason == "Error" {
+			t.Reason = "OOMKilled"
+		}
+	}
+}
+
+// terminationMessage is the answer to actionReadMessage: what attempt id left behind.
+func (m *machine) terminationMessage(id, message string) {
+	delete(m.messages, id)
+	for _, c := range m.containers {
+		for _, t := range []*corev1.ContainerStateTerminated{c.terminated, c.last} {
+			if t != nil && t.ContainerID == statusID(id) && message != "" {
+				t.Message = message
+			}
+		}
+	}
+}
+
+// logWriterLost: nobody reads the container's output any more, and nobody can be put in its place.
+func (m *machine) logWriterLost(id string, now time.Time) {
+	c := m.byID(id)
+	if c == nil || c.state != running || c.kill != nil {
+		return
+	}
+	m.end(c, "LogWriterLost", now.Add(gracePeriod(m.pod)))
+	m.report(corev1.EventTypeWarning, "LogWriterLost", "The log writer of container %s died, the container will be restarted", c.spec.Name)
+}
+
+// end has a running container killed, SIGKILL following at the deadline. An earlier deadline wins.
+func (m *machine) end(c *container, reason string, deadline time.Time) {
+	if c.kill == nil {
+		c.kill = &kill{reason: reason, deadline: deadline}
+	} else if deadline.Before(c.kill.deadline) {
+		c.kill.deadline = deadline
+	}
+}
+
+// signalled is the answer to actionSignal.
+func (m *machine) signalled(id string, err error, now time.Time) {
+	c := m.byID(id)
+	if c == nil || c.kill == nil {
+		return
+	}
+	k := c.kill
+	k.inFlight = false
+	if err == nil {
+		return
+	}
+	if errors.Is(err, runtime.ErrNotFound) {
+		c.inspect = true // no process any more; its exit was missed
+		return
+	}
+	k.retry.failed(now, podDelays, err)
+	if k.killSent {
+		k.killSent = false
+	} else {
+		k.termSent = false
+	}
+}
+
+// inspected is the answer to actionInspect.
+func (m *machine) inspected(id string, s runtime.ContainerStatus, err error, now time.Time) {
+	c := m.byID(id)
+	if c == nil {
+		return
+	}
+	c.inspecting = false
+	lost := exit{code: 255, at: now, reason: "Unknown"}
+	switch {
+	case errors.Is(err, runtime.ErrNotFound):
+		m.exited(id, lost)
+	case err != nil:
+		c.inspect = true
+		c.inspectRetry.failed(now, podDelays, err)
+	case s.State == runtime.ContainerExited:
+		m.exited(id, exitOf(s, now))
+	case s.State == runtime.ContainerUnknown:
+		m.exited(id, lost)
+	case s.State == runtime.ContainerCreated && c.state == running && c.kill == nil:
+		c.state = created // the start never arrived
+	}
+}
+
+// exitOf reads an exit that containerd remembers.
+func exitOf(s runtime.ContainerStatus, now time.Time) exit {
+	e := exit{code: s.ExitCode, at: s.FinishedAt, oom: s.OOMKilled}
+	if e.at.IsZero() {
+		e.at = now
+	}
+	return e
+}
+
+// removed is the answer to actionRemove.
+func (m *machine) removed(id string, err error, now time.Time) {
+	r := m.remainOf(id)
+	if r == nil {
+		return
+	}
+	r.removing = false
+	if err == nil || errors.Is(err, runtime.ErrNotFound) {
+		m.remains = slices.DeleteFunc(m.remains, func(x *remain) bool { return x == r })
+		return
+	}
+	r.retry.failed(now, podDelays, err)
+	if !r.retry.held {
+		m.report(corev1.EventTypeWarning, "FailedKillPod", "cannot remove container %s: %v", r.container, err)
+	}
+}
+
+// stopped: the pod must go. A second call can only shorten the time it has.
+func (m *machine) stopped(s Stop) {
+	if m.stop == nil {
+		m.stop = &s
+	} else if s.Deadline.Before(m.stop.Deadline) {
+		m.stop.Deadline = s.Deadline
+	}
+}
+
+// tornDown is the answer to actionTearDownPod.
+func (m *machine) tornDown(err error, now time.Time) { m.ended(&m.tearDown, err, now) }
+
+// cleanedUp is the answer to actionCleanUp; with it the pod is gone.
+func (m *machine) cleanedUp(err error, now time.Time) { m.ended(&m.cleanUp, err, now) }
+
+func (m *machine) ended(s *step, err error, now time.Time) {
+	if err == nil || errors.Is(err, runtime.ErrNotFound) {
+		s.succeed()
+		return
+	}
+	s.fail(now, podDelays, err)
+	if !s.retry.held {
+		m.report(corev1.EventTypeWarning, "FailedKillPod", "error killing pod: %v", err)
+	}
+}
+
+// connected: containerd is back. What waited for it goes on, and what ran is looked at again.
+func (m *machine) connected() {
+	for _, r := range m.retries() {
+		r.release()
+	}
+	for _, c := range m.containers {
+		if c.state == running {
+			c.inspect = true
+		}
+	}
+}
+
+// retries lists everything that may wait for containerd.
+func (m *machine) retries() []*retry {
+	all := []*retry{&m.sandbox.retry, &m.volumes.retry, &m.tearDown.retry}
+	for _, i := range m.images {
+		all = append(all, &i.retry)
+	}
+	for _, r := range m.remains {
+		all = append(all, &r.retry)
+	}
+	for _, c := range m.containers {
+		all = append(all, &c.create, &c.inspectRetry)
+		if c.kill != nil {
+			all = append(all, &c.kill.retry)
+		}
+	}
+	return all
+}
+
+func (m *machine) fullName() string {
+	return m.pod.Name + "_" + m.pod.Namespace + "(" + string(m.pod.UID) + ")"
+}
+
+// gracePeriod is the pod's own.
+func gracePeriod(pod *corev1.Pod) time.Duration {
+	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
+		return time.Duration(*s) * time.Second
+	}
+	return corev1.DefaultTerminationGracePeriodSeconds * time.Second
+}

@@ -1,0 +1,241 @@
+package pod
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/picketd/picket/runtime"
+)
+
+// machine is the pure half of a worker: what a pod is, what exists of it, and what to do next. It has no clock, does no I/O
+// and starts no goroutine. Facts come in through one method per event (events.go), outstanding work goes out as data (next).
+//
+// Invariants:
+//   - one container at a time is being created or started, in the order of the template, as the kubelet does;
+//   - every id that was ever handed to CreateContainer is a container's current one or in remains until it is removed;
+//   - an exit is only believed for the attempt that is current.
+type machine struct {
+	pod *corev1.Pod
+
+	images     map[imageKey]*image
+	sandbox    step // namespaces and network
+	volumes    step
+	refresh    step // live update of configMap, secret, ... volumes
+	stale      bool // a refresh is due
+	containers []*container
+	remains    []*remain
+
+	stop     *Stop
+	tearDown step
+	cleanUp  step // volumes, files and logs
+	gone     bool
+
+	ips       []string // of the pod; the host's with hostNetwork
+	startTime time.Time
+	// conditions keep their transition times; see status.go.
+	conditions []corev1.PodCondition
+
+	// messages are attempts whose termination message is to be read (todo) or being read (doing).
+	messages map[string]*message
+
+	// wake is when next has something to do although nothing happened; zero: never. It is set by next.
+	wake time.Time
+	// news are the events that happened since the worker took them.
+	news []news
+}
+
+// imageKey is what containers may share: one pull serves all that ask for the same.
+type imageKey struct {
+	Ref    string
+	Policy corev1.PullPolicy
+}
+
+type image struct {
+	step
+	runtime.Image
+	reason    string // ErrImagePull, InvalidImageName, ErrImageNeverPull
+	message   string
+	since     time.Time // when the pull began
+	announced bool      // the event Pulling is out
+}
+
+// stepState is where an effect that happens once is.
+type stepState int
+
+const (
+	todo stepState = iota
+	doing
+	done
+)
+
+// step is an effect on the whole pod, tried until it succeeds.
+type step struct {
+	state stepState
+	retry retry
+	err   error // of the last try
+}
+
+func (s *step) begin() { s.state = doing }
+
+func (s *step) succeed() { *s = step{state: done} }
+
+func (s *step) fail(now time.Time, d delays, err error) {
+	s.state, s.err = todo, err
+	s.retry.failed(now, d, err)
+}
+
+// containerState is where the current attempt of a container is.
+type containerState string
+
+const (
+	// waiting: nothing of this attempt exists.
+	waiting containerState = "waiting"
+	// creating, starting: the effect is on its way; only its result leaves the state.
+	creating containerState = "creating"
+	// created: the task exists and can be started.
+	created  containerState = "created"
+	starting containerState = "starting"
+	running  containerState = "running"
+	// exited: the attempt is over, notBefore says when the next may come.
+	exited containerState = "exited"
+)
+
+// container is one container of the template.
+type container struct {
+	spec  *corev1.Container
+	image imageKey
+
+	state   containerState
+	attempt int
+	id      string // of attempt
+
+	startedAt time.Time
+	// terminated is how the newest attempt that ended did so, nil while one runs; last is the one before.
+	terminated *corev1.ContainerStateTerminated
+	last       *corev1.ContainerStateTerminated
+	backoff    restartBackoff
+	notBefore  time.Time
+	crashLoop  bool // notBefore is a real wait
+
+	// failure is why the attempt could not be made, with the retry that follows.
+	failure *failure
+	create  retry
+	// kill is set while a running attempt is told to end.
+	kill *kill
+	// oom: the kernel killed a process of the attempt.
+	oom bool
+	// early is an exit that was heard before the start's own result.
+	early *exit
+	// inspect: containerd was away; ask what became of the attempt.
+	inspect      bool
+	inspecting   bool
+	inspectRetry retry
+}
+
+type failure struct{ reason, message string }
+
+// kill is a running container's end: SIGTERM (its stop signal), then SIGKILL at the deadline.
+type kill struct {
+	reason   string // becomes the terminated reason; "" leaves it to the exit code
+	deadline time.Time
+	inFlight bool
+	termSent bool
+	killSent bool
+	retry    retry
+}
+
+// message is where an attempt's termination message is looked for.
+type message struct {
+	state     stepState
+	container *corev1.Container
+	attempt   int
+	code      int32
+}
+
+// exit is how an attempt ended.
+type exit struct {
+	code   int32
+	at     time.Time
+	oom    bool
+	reason string // "" is derived from code and oom
+}
+
+// remain is an attempt that is over, or was never finished, and whose container must be removed.
+type remain struct {
+	id        string
+	container string
+	attempt   int
+	removing  bool
+	// now: nothing is worth keeping. Otherwise it stays until the replacement runs.
+	now   bool
+	retry retry
+}
+
+// news is an event as kubectl describe shows it.
+type news struct{ kind, reason, message string }
+
+func newMachine(pod *corev1.Pod, now time.Time) *machine {
+	m := &machine{pod: pod, images: map[imageKey]*image{}, messages: map[string]*message{}, startTime: now}
+	for i := range pod.Spec.Containers {
+		spec := &pod.Spec.Containers[i]
+		c := &container{spec: spec, state: waiting, image: imageKey{spec.Image, spec.ImagePullPolicy}}
+		c.id = containerID(pod, spec.Name, 0)
+		m.containers = append(m.containers, c)
+		m.images[c.image] = &image{}
+	}
+	return m
+}
+
+// containerID names one attempt of one container, once and for ever.
+func containerID(pod *corev1.Pod, name string, attempt int) string {
+	return fmt.Sprintf("%s-%s-%d", pod.UID, name, attempt)
+}
+
+func (m *machine) byID(id string) *container {
+	for _, c := range m.containers {
+		if c.id == id {
+			return c
+		}
+	}
+	return nil
+}
+
+func (m *machine) byName(name string) *container {
+	for _, c := range m.containers {
+		if c.spec.Name == name {
+			return c
+		}
+	}
+	return nil
+}
+
+func (m *machine) remainOf(id string) *remain {
+	i := slices.IndexFunc(m.remains, func(r *remain) bool { return r.id == id })
+	if i < 0 {
+		return nil
+	}
+	return m.remains[i]
+}
+
+func (m *machine) report(kind, reason, format string, args ...any) {
+	m.news = append(m.news, news{kind, reason, fmt.Sprintf(format, args...)})
+}
+
+// newAttempt leaves the current attempt behind; now: nothing of it is worth keeping.
+func (m *machine) newAttempt(c *container, now bool) {
+	m.abandon(c, now)
+	c.attempt++
+	c.id = containerID(m.pod, c.spec.Name, c.attempt)
+	c.state = waiting
+	c.oom, c.early, c.kill = false, nil, nil
+}
+
+// abandon has what exists of the current attempt removed.
+func (m *machine) abandon(c *container, now bool) {
+	if m.remainOf(c.id) == nil {
+		m.remains = append(m.remains, &remain{id: c.id, container: c.spec.Name, attempt: c.attempt, now: now})
+	}
+}

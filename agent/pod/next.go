@@ -1,0 +1,303 @@
+package pod
+
+import (
+	"errors"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+
+	"github.com/picketd/picket/runtime"
+)
+
+// actionKind is one effect; the worker has a function for each.
+type actionKind string
+
+const (
+	actionEnsureImage    actionKind = "ensure image"
+	actionSetUpPod       actionKind = "set up pod"
+	actionMountVolumes   actionKind = "mount volumes"
+	actionRefreshVolumes actionKind = "refresh volumes"
+	actionCreate         actionKind = "create container"
+	actionStart          actionKind = "start container"
+	actionSignal         actionKind = "signal container"
+	actionInspect        actionKind = "inspect container"
+	actionRemove         actionKind = "remove container"
+	actionReadMessage    actionKind = "read termination message"
+	actionTearDownPod    actionKind = "tear down pod"
+	actionCleanUp        actionKind = "clean up files"
+)
+
+// action is an effect to be launched now. Its answer is one of the machine's events; until then next does not ask again.
+type action struct {
+	kind   actionKind
+	reason string // for people
+
+	image imageKey // EnsureImage
+
+	container *corev1.Container // Create, ReadMessage
+	name      string            // of the container
+	attempt   int
+	id        string
+	ref       runtime.Image // Create
+	ips       []string      // Create, MountVolumes, RefreshVolumes: the pod's addresses
+	signal    string        // Signal; "": the container's own stop signal
+	code      int32         // ReadMessage: the exit code
+}
+
+// next returns what to do at now and notes it as begun; m.wake is when to call again at the latest.
+func (m *machine) next(now time.Time) []action {
+	m.wake = time.Time{}
+	n := &planner{machine: m, now: now}
+	if m.stop != nil {
+		n.stopping()
+	} else {
+		n.running()
+	}
+	return n.actions
+}
+
+// planner is one call of next.
+type planner struct {
+	*machine
+	now     time.Time
+	actions []action
+}
+
+func (n *planner) do(a action) { n.actions = append(n.actions, a) }
+
+// due says whether a time has come; if not, the machine wakes up for it. The zero time is always due.
+func (n *planner) due(at time.Time) bool {
+	if !at.After(n.now) {
+		return true
+	}
+	if n.wake.IsZero() || at.Before(n.wake) {
+		n.wake = at
+	}
+	return false
+}
+
+// ready begins a step that is to be done and not waiting for its retry.
+func (n *planner) ready(s *step) bool {
+	if s.state != todo || !n.due(s.retry.at) {
+		return false
+	}
+	s.begin()
+	return true
+}
+
+func (n *planner) running() {
+	for _, c := range n.containers {
+		n.ensureImage(c.image)
+	}
+	if n.ready(&n.sandbox) {
+		n.do(action{kind: actionSetUpPod, reason: "pod needs namespaces and network"})
+	}
+	// downwardAPI volumes may ask for the pod's addresses.
+	if (n.sandbox.state == done || !needsPodIP(n.pod)) && n.ready(&n.volumes) {
+		n.do(action{kind: actionMountVolumes, reason: "pod needs its volumes", ips: n.ips})
+	}
+	if n.volumes.state == done && n.stale && n.refresh.state != doing && n.due(n.refresh.retry.at) {
+		n.stale = false
+		n.refresh.begin()
+		n.do(action{kind: actionRefreshVolumes, reason: "a ConfigMap or Secret changed", ips: n.ips})
+	}
+	for _, c := range n.containers {
+		n.attend(c)
+	}
+	for _, c := range n.containers {
+		if n.advance(c) {
+			break
+		}
+	}
+	n.readMessages()
+	n.removeRemains(false)
+}
+
+func (n *planner) readMessages() {
+	for id, m := range n.messages {
+		if m.state != todo {
+			continue
+		}
+		m.state = doing
+		n.do(action{
+			kind: actionReadMessage, container: m.container, name: m.container.Name, attempt: m.attempt, id: id, code: m.code,
+			reason: "container ended",
+		})
+	}
+}
+
+func (n *planner) ensureImage(key imageKey) {
+	i := n.images[key]
+	if i.state == doing && !i.announced && n.due(i.since.Add(pullShown)) {
+		i.announced = true
+		n.report(corev1.EventTypeNormal, "Pulling", "Pulling image %q", key.Ref)
+	}
+	if i.state == todo && i.retry.failures > 0 {
+		n.due(i.retry.failedAt.Add(failureShown)) // the reason changes then
+	}
+	if errors.Is(i.err, runtime.ErrInvalidImageName) || !n.ready(&i.step) {
+		return
+	}
+	i.since, i.announced = n.now, false
+	n.due(n.now.Add(pullShown))
+	n.do(action{kind: actionEnsureImage, image: key, reason: "containers need the image"})
+}
+
+// pullShown is how long looking for an image may take before it is called pulling.
+const pullShown = time.Second
+
+// attend looks after what runs: signals that are due, and doubts after containerd was away.
+func (n *planner) attend(c *container) {
+	if c.state != running {
+		return
+	}
+	if c.inspect && !c.inspecting && n.due(c.inspectRetry.at) {
+		c.inspect, c.inspecting = false, true
+		n.do(action{kind: actionInspect, name: c.spec.Name, id: c.id, reason: "containerd may have missed its exit"})
+	}
+	k := c.kill
+	if k == nil || k.inFlight || !n.due(k.retry.at) {
+		return
+	}
+	switch {
+	case k.killSent:
+		// A process in the kernel does not hear it at once; ask and repeat.
+		k.retry.at = n.now.Add(stuckDelay)
+		n.due(k.retry.at)
+		c.inspect = true
+		n.signal(c, "SIGKILL", "it does not end")
+	case n.due(k.deadline):
+		k.killSent = true
+		k.retry.at = n.now.Add(stuckDelay)
+		n.due(k.retry.at)
+		n.signal(c, "SIGKILL", "its time to stop is over")
+	case !k.termSent:
+		k.termSent = true
+		n.report(corev1.EventTypeNormal, "Killing", "Stopping container %s", c.spec.Name)
+		n.signal(c, stopSignal(c.spec), "pod or container is told to stop")
+	}
+}
+
+func (n *planner) signal(c *container, signal, reason string) {
+	c.kill.inFlight = true
+	n.do(action{kind: actionSignal, name: c.spec.Name, id: c.id, signal: signal, reason: reason})
+}
+
+// advance takes a container one step towards running. It returns true when those after it must wait.
+func (n *planner) advance(c *container) bool {
+	switch c.state {
+	case creating, starting:
+		return true
+	case created:
+		c.state = starting
+		n.do(action{kind: actionStart, name: c.spec.Name, attempt: c.attempt, id: c.id, reason: "container is created"})
+		return true
+	case exited:
+		if c.failure != nil {
+			n.due(c.create.failedAt.Add(failureShown)) // the reason changes then
+		}
+		if !n.due(c.notBefore) {
+			return false
+		}
+		// A failed start left nothing worth keeping.
+		n.newAttempt(c, c.terminated != nil && c.terminated.Reason == "StartError")
+		return n.advance(c)
+	case waiting:
+		return n.create(c)
+	}
+	return false
+}
+
+// create begins a container when all it needs is there.
+func (n *planner) create(c *container) bool {
+	i := n.images[c.image]
+	if i.state != done {
+		return i.state == doing // as the kubelet: the next container waits for this one's pull, not for its back-off
+	}
+	if n.sandbox.state != done || n.volumes.state != done {
+		return true
+	}
+	if r := n.remainOf(c.id); r != nil {
+		return false // half made before: removed first
+	}
+	if !n.due(c.create.at) {
+		return false
+	}
+	c.state = creating
+	n.do(action{
+		kind: actionCreate, container: c.spec, name: c.spec.Name, attempt: c.attempt, id: c.id, ref: i.Image, ips: n.ips,
+		reason: createReason(c),
+	})
+	return true
+}
+
+func createReason(c *container) string {
+	if c.terminated == nil {
+		return "container is not there"
+	}
+	return "the previous attempt ended: " + c.terminated.Reason
+}
+
+// removeRemains removes what old attempts left: all when the pod goes, else what a running replacement has made superfluous,
+// and only while nothing is being created, which is what a user waits for.
+func (n *planner) removeRemains(all bool) {
+	for _, c := range n.containers {
+		if !all && (c.state == creating || c.state == created || c.state == starting) {
+			return
+		}
+	}
+	newest := map[string]int{}
+	for _, r := range n.remains {
+		newest[r.container] = max(newest[r.container], r.attempt)
+	}
+	for _, r := range n.remains {
+		c := n.byName(r.container)
+		replaced := c == nil || c.state == running || r.attempt < newest[r.container]
+		if r.removing || n.messages[r.id] != nil && !all || !(all || r.now || replaced) || !n.due(r.retry.at) {
+			continue
+		}
+		r.removing = true
+		n.do(action{kind: actionRemove, name: r.container, attempt: r.attempt, id: r.id, reason: "attempt is over"})
+	}
+}
+
+// stopping takes the pod down: signals to all containers in parallel, then containers, namespaces, volumes.
+func (n *planner) stopping() {
+	if n.gone {
+		return
+	}
+	for _, c := range n.containers {
+		switch c.state {
+		case running:
+			n.end(c, "", n.stop.Deadline)
+			n.attend(c)
+		case created, exited:
+			n.abandon(c, false)
+			c.state = waiting
+		}
+	}
+	for _, c := range n.containers {
+		if c.state != waiting {
+			return
+		}
+	}
+	n.removeRemains(true)
+	if len(n.remains) > 0 || n.sandbox.state == doing || n.volumes.state == doing || n.refresh.state == doing {
+		return
+	}
+	if n.ready(&n.tearDown) {
+		n.do(action{kind: actionTearDownPod, reason: n.stop.Reason})
+	}
+	if n.tearDown.state == done && n.ready(&n.cleanUp) {
+		n.do(action{kind: actionCleanUp, reason: n.stop.Reason})
+	}
+	n.gone = n.cleanUp.state == done
+}
+
+// stopSignal is lifecycle.stopSignal, or "" for the image's.
+func stopSignal(c *corev1.Container) string {
+	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
+		return string(*c.Lifecycle.StopSignal)
+	}
+	return ""
+}
