@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
@@ -24,6 +25,7 @@ func Apply(current, modified Object) (merged Object, changed bool, err error) {
 	}
 	if current == nil {
 		merged = modified.DeepCopyObject().(Object)
+		serverOwned(merged, kindOf(merged).new())
 		Default(merged)
 		return merged, true, asErrors(merged, nil)
 	}
@@ -33,11 +35,33 @@ func Apply(current, modified Object) (merged Object, changed bool, err error) {
 	if merged, err = merge(current, modified); err != nil {
 		return nil, false, fmt.Errorf("cannot apply %s: %w", RefOf(modified), err)
 	}
+	serverOwned(merged, current)
 	Default(merged)
 	before := current.DeepCopyObject().(Object)
 	Default(before)
 	before.GetObjectKind().SetGroupVersionKind(merged.GetObjectKind().GroupVersionKind())
 	return merged, !apiequality.Semantic.DeepEqual(before, merged), asErrors(merged, current)
+}
+
+// serverOwned drops what the manifest says of fields that only the server writes (manifests made by kubectl get -o yaml have
+// them), in favour of the current ones.
+func serverOwned(obj, current Object) {
+	obj.SetUID(current.GetUID())
+	obj.SetResourceVersion(current.GetResourceVersion())
+	obj.SetGeneration(current.GetGeneration())
+	obj.SetCreationTimestamp(current.GetCreationTimestamp())
+	obj.SetDeletionTimestamp(current.GetDeletionTimestamp())
+	obj.SetDeletionGracePeriodSeconds(current.GetDeletionGracePeriodSeconds())
+	obj.SetSelfLink(current.GetSelfLink())
+	obj.SetManagedFields(current.GetManagedFields())
+	switch o := obj.(type) {
+	case *appsv1.DaemonSet:
+		current.(*appsv1.DaemonSet).Status.DeepCopyInto(&o.Status)
+	case *corev1.Namespace:
+		current.(*corev1.Namespace).Status.DeepCopyInto(&o.Status)
+	case *corev1.Node:
+		current.(*corev1.Node).Status.DeepCopyInto(&o.Status)
+	}
 }
 
 // merge is the three-way merge itself, on JSON.

@@ -9,6 +9,7 @@ import (
 	"slices"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/validation/field"
 	kjson "sigs.k8s.io/json"
 )
@@ -19,8 +20,24 @@ type typeError struct{ field, text string }
 // typeErrors walks JSON beside the Go type that it failed to decode into and finds every value that does not fit: the decoder
 // itself stops at the first and often cannot name its path.
 func typeErrors(raw []byte, obj any) []typeError {
+	if secret, ok := obj.(*corev1.Secret); ok {
+		return secretTypeErrors(raw, secret)
+	}
 	var found []typeError
 	walkType(raw, reflect.TypeOf(obj).Elem(), nil, &found)
+	return found
+}
+
+// secretTypeErrors keeps what the Secret holds out of the messages.
+func secretTypeErrors(raw []byte, secret *corev1.Secret) []typeError {
+	var found []typeError
+	walkType(raw, reflect.TypeOf(secret).Elem(), nil, &found)
+	for i, e := range found {
+		if strings.HasPrefix(e.field, "data") || strings.HasPrefix(e.field, "stringData") {
+			what, _, _ := strings.Cut(e.text, ", not ")
+			found[i].text = what
+		}
+	}
 	return found
 }
 
@@ -114,7 +131,7 @@ func tryValue(raw []byte, t reflect.Type, path *field.Path, found *[]typeError) 
 		if t.Kind() == reflect.String {
 			text += "; write it in quotes"
 		}
-	} else if s := strings.Trim(string(raw), `"`); len(s) <= 100 {
+	} else if s := strings.Trim(string(raw), `"`); len(s) <= 100 && t.Kind() != reflect.Slice {
 		text = fmt.Sprintf("Invalid value: %q: %s", s, text)
 	}
 	*found = append(*found, typeError{path.String(), text})

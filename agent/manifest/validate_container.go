@@ -36,8 +36,10 @@ func validateContainers(spec *corev1.PodSpec, volumes map[string]*corev1.Volume,
 func validatePlainInit(c *corev1.Container, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	const text = "may not be set for init containers without restartPolicy=Always"
-	for name, set := range map[string]bool{"lifecycle": c.Lifecycle != nil, "livenessProbe": c.LivenessProbe != nil,
-		"readinessProbe": c.ReadinessProbe != nil, "startupProbe": c.StartupProbe != nil} {
+	for name, set := range map[string]bool{
+		"lifecycle": c.Lifecycle != nil, "livenessProbe": c.LivenessProbe != nil,
+		"readinessProbe": c.ReadinessProbe != nil, "startupProbe": c.StartupProbe != nil,
+	} {
 		if set {
 			errs = append(errs, field.Forbidden(path.Child(name), text))
 		}
