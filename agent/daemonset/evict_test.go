@@ -142,6 +142,10 @@ func TestEvictionWhereTheDaemonSetIsNotPlacedForAWhile(t *testing.T) {
 	h.node.Labels["disktype"] = "none"
 	h.view.DaemonSet.Spec.Template.Spec.NodeSelector = map[string]string{"disktype": "ssd"}
 	h.expect(30*time.Second, nil, 60*time.Second)
+	d := h.expect(80*time.Second, nil, 0)
+	if want := "node selector disktype=ssd does not match"; d.Placement.Reason != want {
+		t.Errorf("reason %q, want %q", d.Placement.Reason, want)
+	}
 	h.node.Labels["disktype"] = "ssd"
 	h.expect(90*time.Second, nil, 0) // the taint stood all the time
 }

@@ -32,6 +32,8 @@ func TestNodeShouldRunDaemonPod(t *testing.T) {
 	both := func(a, b func(*appsv1.DaemonSet)) func(*appsv1.DaemonSet) {
 		return func(ds *appsv1.DaemonSet) { a(ds); b(ds) }
 	}
+	noOS := makeNode(nil)
+	delete(noOS.Labels, corev1.LabelOSStable)
 	unschedulable := makeNode(nil)
 	unschedulable.Spec.Unschedulable = true
 
@@ -77,6 +79,7 @@ func TestNodeShouldRunDaemonPod(t *testing.T) {
 			reason: "node selector gpu=yes does not match",
 		},
 		{name: "Windows pod", ds: windows, reason: "spec.os.name asks for windows, the host runs linux"},
+		{name: "Windows pod where the host does not say what it is", node: noOS, ds: windows, run: true, stay: true},
 		{name: "NoSchedule", node: makeNode(nil, taint(corev1.TaintEffectNoSchedule)), stay: true, reason: "taint dedicated=gpu:NoSchedule is not tolerated"},
 		{name: "NoExecute", node: makeNode(nil, taint(corev1.TaintEffectNoExecute)), reason: "taint dedicated=gpu:NoExecute is not tolerated"},
 		{name: "PreferNoSchedule is not looked at", node: makeNode(nil, taint(corev1.TaintEffectPreferNoSchedule)), run: true, stay: true},

@@ -64,6 +64,10 @@ func TestPlanCreateAndDelete(t *testing.T) {
 			want: []string{"delete uid-2 SuccessfulDelete", "delete uid-3 SuccessfulDelete"},
 		},
 		{
+			name: "the oldest, not the first by name", ds: makeDS(),
+			pods: []Pod{makePod(1, revB, ready, func(p *Pod) { p.Created = t0 }), makePod(2, revB, ready)}, want: []string{"delete uid-1 SuccessfulDelete"},
+		},
+		{
 			name: "one too many while one terminates", ds: makeDS(), pods: []Pod{makePod(1, revB, terminating), makePod(2, revB, ready)}, want: []string{},
 		},
 		{
@@ -154,6 +158,10 @@ func TestPlanRollingUpdate(t *testing.T) {
 		{
 			name: "one too many goes before the update begins", ds: makeDS(), pods: []Pod{makePod(1, revA, ready), makePod(2, revB)},
 			want: []string{"delete uid-2 SuccessfulDelete"}, reason: "pod web-1 of the older revision aaaa is being replaced",
+		},
+		{
+			name: "a failed pod goes before the update begins", ds: makeDS(), pods: []Pod{makePod(1, revA, failed), makePod(2, revA, ready)},
+			want: []string{"delete uid-1 FailedDaemonPod"}, reason: "pod web-2 of the older revision aaaa is being replaced",
 		},
 		{
 			name: "maxUnavailable 0% and maxSurge 0 still move", ds: makeDS(func(ds *appsv1.DaemonSet) {

@@ -27,7 +27,7 @@ func (p *planner) status() Status {
 			s.Available, s.Since = true, p.availableAt(pod)
 		}
 	}
-	s.Updating = s.Placed && p.updating()
+	s.Updating = p.view.DaemonSet != nil && p.updating() // placed or not: others wait for it either way
 	s.Reason = p.explain(s, pod)
 	return s
 }

@@ -54,6 +54,13 @@ func TestStatus(t *testing.T) {
 		{"surge: the new one speaks once the old one goes", nil, makeDS(surging), []Pod{makePod(1, revA, ready), makePod(2, revB, ready)}, with(func(s *Status) {
 			s.Updating, s.Ready, s.Available, s.Since = true, true, true, readyAt
 		})},
+		{"an update that began goes on counting where the DaemonSet is no longer placed", makeNode(nil, taint(corev1.TaintEffectNoSchedule)), makeDS(), []Pod{makePod(1, revA, terminating)}, with(func(s *Status) {
+			s.Placed, s.Revision, s.Updated, s.Updating, s.Since = false, revA, false, true, created(1)
+			s.Reason = "taint dedicated=gpu:NoSchedule is not tolerated"
+		})},
+		{"deleted DaemonSet", nil, nil, []Pod{makePod(1, revA, ready)}, with(func(s *Status) {
+			s.Placed, s.Revision, s.Updated, s.Since, s.Reason = false, revA, false, created(1), "the DaemonSet was deleted"
+		})},
 		{"misscheduled", makeNode(nil, taint(corev1.TaintEffectNoSchedule)), makeDS(), []Pod{makePod(1, revA, ready)}, with(func(s *Status) {
 			s.Placed, s.Revision, s.Updated, s.Ready, s.Available, s.Since = false, revA, false, true, true, readyAt
 			s.Reason = "taint dedicated=gpu:NoSchedule is not tolerated"
