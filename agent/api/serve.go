@@ -1,0 +1,163 @@
+package api
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	"k8s.io/klog/v2"
+)
+
+// Deadlines of requests that do not last.
+const (
+	readWithin  = time.Minute
+	writeWithin = 2 * time.Minute
+)
+
+// serve answers every request: it finds out who calls and what is asked for, checks the role, and turns errors into Statuses.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
+	s.active.Add(1)
+	defer s.active.Done()
+	defer s.recover(w, r)
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	if handler := s.open(r.URL.Path); handler != nil {
+		handler(w, r)
+		return
+	}
+	c := &call{Request: r, user: identify(r)}
+	if err := s.answer(w, c); err != nil {
+		writeError(w, err)
+	}
+}
+
+// open finds the paths that need no certificate.
+func (s *Server) open(path string) http.HandlerFunc {
+	switch path {
+	case "/healthz":
+		return checkHandler(s.healthz)
+	case "/readyz":
+		return checkHandler(s.readyz)
+	case "/version":
+		return func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, http.StatusOK, s.version) }
+	}
+	return nil
+}
+
+func checkHandler(check func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+		if check != nil {
+			if err := check(); err != nil {
+				w.WriteHeader(http.StatusServiceUnavailable)
+				_, _ = fmt.Fprintln(w, err)
+				return
+			}
+		}
+		_, _ = w.Write([]byte("ok"))
+	}
+}
+
+func (s *Server) answer(w http.ResponseWriter, c *call) error {
+	c.parsePath()
+	c.setVerb()
+	if c.resource == nil {
+		if err := c.authorize(); err != nil {
+			return err
+		}
+		if describes := describe(c.URL.Path); describes != nil {
+			describes(w, c.Request)
+			return nil
+		}
+		return errNoSuchPath()
+	}
+	if c.user.anonymous {
+		return c.authorize()
+	}
+	if err := c.served(); err != nil {
+		return err
+	}
+	if err := c.authorize(); err != nil {
+		return err
+	}
+	var err error
+	if c.form, err = negotiate(c.Header.Get("Accept"), c.URL.Query()); err != nil && !c.streams() {
+		return err
+	}
+	release, err := s.admit(w, c)
+	if err != nil {
+		return err
+	}
+	defer release()
+	return s.handle(w, c)
+}
+
+// streams tells answers that are no objects: their Accept is not ours to judge.
+func (c *call) streams() bool {
+	return c.sub != nil && (c.sub.Name == "log" || c.sub.Name == "exec")
+}
+
+// admit waits for nothing: it takes a slot, or says that there are too many requests. It sets the deadlines against slow clients.
+func (s *Server) admit(w http.ResponseWriter, c *call) (release func(), err error) {
+	slots := s.short
+	if c.longRunning() {
+		slots = s.long
+	}
+	select {
+	case slots <- struct{}{}:
+	default:
+		err := apierrors.NewTooManyRequests("Too many requests, please try again later.", 1)
+		return nil, err
+	}
+	if !c.longRunning() {
+		rc := http.NewResponseController(w)
+		now := time.Now()
+		_ = rc.SetReadDeadline(now.Add(readWithin)) // not supported only by the recorders of tests
+		_ = rc.SetWriteDeadline(now.Add(writeWithin))
+		return func() {
+			_ = rc.SetReadDeadline(time.Time{})
+			<-slots
+		}, nil
+	}
+	return func() { <-slots }, nil
+}
+
+// recover turns a panic into a 500 for this client; the others are served on.
+func (s *Server) recover(w http.ResponseWriter, r *http.Request) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler {
+		panic(p) // the way to cut a connection
+	}
+	s.log.Error("panic in a request", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+	writeError(w, apierrors.NewInternalError(fmt.Errorf("%v", p)))
+}
+
+// routeKlog sends what libraries log with klog to our logger, all as debug messages: they complain about every client that hangs up.
+func routeKlog(log *slog.Logger) {
+	klog.SetSlogLogger(slog.New(debugHandler{log.Handler()}))
+}
+
+type debugHandler struct{ slog.Handler }
+
+func (h debugHandler) Enabled(ctx context.Context, _ slog.Level) bool {
+	return h.Handler.Enabled(ctx, slog.LevelDebug)
+}
+
+func (h debugHandler) Handle(ctx context.Context, r slog.Record) error {
+	r.Level = slog.LevelDebug
+	return h.Handler.Handle(ctx, r)
+}
+
+func (h debugHandler) WithAttrs(attrs []slog.Attr) slog.Handler {
+	return debugHandler{h.Handler.WithAttrs(attrs)}
+}
+
+func (h debugHandler) WithGroup(name string) slog.Handler {
+	return debugHandler{h.Handler.WithGroup(name)}
+}
