@@ -71,7 +71,8 @@ func merge(current, modified Object) (Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	now, err := json.Marshal(current)
+	original := []byte(current.GetAnnotations()[corev1.LastAppliedConfigAnnotation])
+	now, err := json.Marshal(withoutImplied(current, original))
 	if err != nil {
 		return nil, err
 	}
@@ -79,7 +80,6 @@ func merge(current, modified Object) (Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	original := []byte(current.GetAnnotations()[corev1.LastAppliedConfigAnnotation])
 	patch, err := strategicpatch.CreateThreeWayMergePatch(original, wanted, now, schema, true)
 	if err != nil {
 		return nil, err
@@ -93,6 +93,36 @@ func merge(current, modified Object) (Object, error) {
 		return nil, err
 	}
 	return merged, nil
+}
+
+// withoutImplied takes back the defaults that were implied by another field of the manifest that was applied last, and follow it
+// when it changes. kubectl leaves them as they were first: an imagePullPolicy survives a change of the tag it was derived from.
+// A file must mean the same on every host, whatever was applied there before, so that all of them make one version of it.
+func withoutImplied(current Object, original []byte) Object {
+	ds, ok := current.(*appsv1.DaemonSet)
+	var was appsv1.DaemonSet
+	if !ok || kjson.UnmarshalCaseSensitivePreserveInts(original, &was) != nil {
+		return current
+	}
+	implied := was.DeepCopy()
+	Default(implied)
+	ds = ds.DeepCopy()
+	if was.Spec.UpdateStrategy.RollingUpdate == nil &&
+		apiequality.Semantic.DeepEqual(ds.Spec.UpdateStrategy.RollingUpdate, implied.Spec.UpdateStrategy.RollingUpdate) {
+		ds.Spec.UpdateStrategy.RollingUpdate = nil
+	}
+	policies := map[string]corev1.PullPolicy{}
+	for i, c := range was.Spec.Template.Spec.Containers {
+		if c.ImagePullPolicy == "" {
+			policies[c.Name] = implied.Spec.Template.Spec.Containers[i].ImagePullPolicy
+		}
+	}
+	for i := range ds.Spec.Template.Spec.Containers {
+		if c := &ds.Spec.Template.Spec.Containers[i]; c.ImagePullPolicy == policies[c.Name] {
+			c.ImagePullPolicy = ""
+		}
+	}
+	return ds
 }
 
 // lastAppliedWithItself is what kubectl sends: the manifest as written, with that text in its own annotation.

@@ -3,6 +3,7 @@ package manifest
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -34,11 +35,11 @@ func split(source string, data []byte) ([]*document, error) {
 		return nil, tooLarge("the file", len(data), maxSource)
 	}
 	if bytes.HasPrefix(data, []byte("\xff\xfe")) || bytes.HasPrefix(data, []byte("\xfe\xff")) {
-		return nil, fmt.Errorf("is UTF-16; save it as UTF-8")
+		return nil, errors.New("is UTF-16; save it as UTF-8")
 	}
 	data = bytes.TrimPrefix(data, []byte("\ufeff"))
 	if !utf8.Valid(data) {
-		return nil, fmt.Errorf("is not UTF-8 text")
+		return nil, errors.New("is not UTF-8 text")
 	}
 	var docs []*document
 	if trimmed := bytes.TrimLeft(data, " \t\r\n"); bytes.HasPrefix(trimmed, []byte("{")) {
@@ -72,7 +73,12 @@ func splitJSON(data []byte) ([]*document, error) {
 		if err := dec.Decode(&raw); err == io.EOF {
 			return docs, nil
 		} else if err != nil {
-			return nil, fmt.Errorf("line %d: %w", lineAt(data, dec.InputOffset()), err)
+			offset := dec.InputOffset()
+			var syntax *json.SyntaxError
+			if errors.As(err, &syntax) {
+				offset = syntax.Offset
+			}
+			return nil, fmt.Errorf("line %d: %w", lineAt(data, offset), err)
 		}
 		line := lineAt(data, dec.InputOffset()-int64(len(raw)))
 		docs = append(docs, &document{line: line, start: line, text: raw, isJSON: true})

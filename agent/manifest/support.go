@@ -220,7 +220,11 @@ func (t table) securityShared(path string) {
 		text: "profiles of the host are not loaded: the container runs without a seccomp profile",
 	})
 	t.warn(path+".seccompProfile.localhostProfile", "profiles of the host are not loaded")
-	t.warn(path+".appArmorProfile", "AppArmor profiles are not applied: the container runs unconfined by AppArmor")
+	t.honour(path, "appArmorProfile.localhostProfile")
+	t.add(path+".appArmorProfile.type", rule{
+		verdict: warned, when: is(corev1.AppArmorProfileTypeRuntimeDefault),
+		text: "there is no default AppArmor profile: the container runs unconfined by AppArmor; name one with Localhost",
+	})
 	t.warn(path+".windowsOptions", "all hosts run Linux: options for Windows have no effect")
 }
 

@@ -129,12 +129,19 @@ func tryValue(raw []byte, t reflect.Type, path *field.Path, found *[]typeError) 
 	if errors.As(err, &wrong) {
 		text = fmt.Sprintf("must be %s, not %s", want(t), describe(raw))
 		if t.Kind() == reflect.String {
-			text += "; write it in quotes"
+			text += quoteIt(raw)
 		}
 	} else if s := strings.Trim(string(raw), `"`); len(s) <= 100 && t.Kind() != reflect.Slice {
 		text = fmt.Sprintf("Invalid value: %q: %s", s, text)
 	}
 	*found = append(*found, typeError{path.String(), text})
+}
+
+func quoteIt(raw []byte) string {
+	if raw[0] == 't' || raw[0] == 'f' {
+		return "; write it in quotes (in YAML also y, yes, on, n, no and off are booleans)"
+	}
+	return "; write it in quotes"
 }
 
 func want(t reflect.Type) string {
