@@ -285,6 +285,11 @@ type bench struct {
 func newBench(t *testing.T, pod *corev1.Pod) *bench {
 	b := &bench{t: t, fake: newFake(), objects: &fakeObjects{}, pod: pod}
 	dir := t.TempDir()
+	t.Cleanup(func() {
+		if err := removeTree(dir + "/pods"); err != nil {
+			t.Error(err)
+		}
+	})
 	b.cfg = &Config{
 		Runtime: b.fake, Objects: b.objects, Host: testHost, Dir: dir + "/pods", PodLogs: dir + "/logs", ContainerLogs: dir + "/links",
 		Log:      slog.New(slog.DiscardHandler),

@@ -447,16 +447,23 @@ func TestContainerdAway(t *testing.T) {
 }
 
 func TestLostExitIsUnknown(t *testing.T) {
-	inBubble(t, testPod("web"), func(b *bench) {
-		b.start(nil)
-		synctest.Wait()
-		b.fake.reboot() // the shim died
-		b.worker.Event(runtime.Event{Kind: runtime.EventConnected})
-		synctest.Wait()
-		last := b.container("web").LastTerminationState.Terminated
-		expect(t, "last", fmt.Sprint(last.Reason, last.ExitCode), "Unknown255")
-		expect(t, "state", b.state("web"), "Running")
-	})
+	for what, lose := range map[string]func(*fakeRuntime){
+		"the shim died":         (*fakeRuntime).reboot,
+		"the container is gone": func(f *fakeRuntime) { delete(f.containers, id("web", 0)) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			inBubble(t, testPod("web"), func(b *bench) {
+				b.start(nil)
+				synctest.Wait()
+				lose(b.fake)
+				b.worker.Event(runtime.Event{Kind: runtime.EventConnected})
+				synctest.Wait()
+				last := b.container("web").LastTerminationState.Terminated
+				expect(t, "last", fmt.Sprint(last.Reason, last.ExitCode), "Unknown255")
+				expect(t, "state", b.state("web"), "Running")
+			})
+		})
+	}
 }
 
 func TestLogWriterLost(t *testing.T) {

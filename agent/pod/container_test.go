@@ -1,0 +1,212 @@
+package pod
+
+import (
+	"os"
+	"path/filepath"
+	"reflect"
+	"slices"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	specs "github.com/opencontainers/runtime-spec/specs-go"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
+
+	"github.com/picketd/picket/runtime"
+)
+
+func list(pairs ...string) corev1.ResourceList {
+	l := corev1.ResourceList{}
+	for i := 0; i < len(pairs); i += 2 {
+		l[corev1.ResourceName(pairs[i])] = resource.MustParse(pairs[i+1])
+	}
+	return l
+}
+
+func TestResources(t *testing.T) {
+	for _, test := range []struct {
+		name             string
+		requests, limits corev1.ResourceList
+		critical         bool
+		want             runtime.Resources
+	}{
+		{"nothing", nil, nil, false, runtime.Resources{CPUShares: 2, OOMScoreAdj: 1000}},
+		{"node critical", nil, nil, true, runtime.Resources{CPUShares: 2, OOMScoreAdj: -997}},
+		{
+			"guaranteed", list("cpu", "500m", "memory", "100Mi"), list("cpu", "500m", "memory", "100Mi"), false,
+			runtime.Resources{CPUShares: 512, CPUQuota: 50000, CPUPeriod: 100000, MemoryLimit: 100 << 20, OOMScoreAdj: -997},
+		},
+		{
+			"burstable", list("cpu", "100m", "memory", "250Mi"), list("cpu", "2"), false,
+			runtime.Resources{CPUShares: 102, CPUQuota: 200000, CPUPeriod: 100000, OOMScoreAdj: 750},
+		},
+		{"much memory", list("memory", "2Gi"), nil, false, runtime.Resources{CPUShares: 2, OOMScoreAdj: 3}},
+		{"little memory", list("memory", "1Ki"), nil, false, runtime.Resources{CPUShares: 2, OOMScoreAdj: 999}},
+		{
+			"tiny limit", nil, list("cpu", "1m"), false,
+			runtime.Resources{CPUShares: 2, CPUQuota: 1000, CPUPeriod: 100000, OOMScoreAdj: 999},
+		},
+		{
+			"huge", list("cpu", "500"), list("hugepages-2Mi", "64Mi", "hugepages-1Gi", "2Gi"), false,
+			runtime.Resources{
+				CPUShares: 262144, OOMScoreAdj: 999, HugepageLimits: map[string]uint64{"2MB": 64 << 20, "1GB": 2 << 30},
+			},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			pod := testPod("web")
+			if test.critical {
+				pod.Spec.PriorityClassName = systemNodeCritical
+			}
+			c := &pod.Spec.Containers[0]
+			c.Resources.Requests, c.Resources.Limits = test.requests, test.limits
+			if got := resources(pod, c, testHost().Allocatable); !reflect.DeepEqual(got, test.want) {
+				t.Errorf("got %+v, want %+v", got, test.want)
+			}
+		})
+	}
+}
+
+func TestSecurityMergesContainerOverPod(t *testing.T) {
+	user, other, group, no, yes := int64(1), int64(2), int64(3), false, true
+	pod := testPod("web")
+	pod.Spec.SecurityContext = &corev1.PodSecurityContext{
+		RunAsUser: &user, RunAsGroup: &group, RunAsNonRoot: &yes, SupplementalGroups: []int64{7}, FSGroup: &group,
+		SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeRuntimeDefault},
+	}
+	c := &pod.Spec.Containers[0]
+	c.SecurityContext = &corev1.SecurityContext{
+		RunAsUser: &other, AllowPrivilegeEscalation: &no, ReadOnlyRootFilesystem: &yes,
+		Capabilities: &corev1.Capabilities{Add: []corev1.Capability{"net_admin", "CAP_SYS_TIME"}, Drop: []corev1.Capability{"all"}},
+	}
+	got, err := security(pod, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	profile := got.Seccomp
+	got.Seccomp = nil
+	want := runtime.Security{
+		RunAsUser: &other, RunAsGroup: &group, RunAsNonRoot: true, SupplementalGroups: []int64{7, 3}, NoNewPrivileges: true,
+		ReadOnlyRootfs: true, AddCapabilities: []string{"CAP_NET_ADMIN", "CAP_SYS_TIME"}, DropCapabilities: []string{"ALL"},
+	}
+	if !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, want %+v", got, want)
+	}
+	allows := func(call string) bool {
+		return slices.ContainsFunc(profile.Syscalls, func(s specs.LinuxSyscall) bool { return slices.Contains(s.Names, call) })
+	}
+	expect(t, "read allowed", allows("read"), true)
+	expect(t, "settimeofday allowed by CAP_SYS_TIME", allows("settimeofday"), true)
+	expect(t, "reboot allowed", allows("reboot"), false)
+
+	c.SecurityContext.Privileged = &yes
+	if got, err := security(pod, c); err != nil || got.Seccomp != nil || !got.Privileged {
+		t.Errorf("privileged: %v, %v", got, err)
+	}
+	c.SecurityContext = &corev1.SecurityContext{SeccompProfile: &corev1.SeccompProfile{Type: corev1.SeccompProfileTypeLocalhost}}
+	if _, err := security(pod, c); err == nil || !strings.Contains(err.Error(), "Localhost is not supported") {
+		t.Errorf("Localhost: error %v", err)
+	}
+}
+
+func TestPodConfig(t *testing.T) {
+	pod := testPod("web")
+	pod.Spec.Containers[0].Ports = []corev1.ContainerPort{
+		{ContainerPort: 80, HostPort: 8080, Protocol: corev1.ProtocolUDP, HostIP: "127.0.0.1"}, {ContainerPort: 81},
+	}
+	got := podConfig(pod, testHost())
+	expect(t, "hostname", got.Hostname, "web-abcde")
+	expect(t, "cgroup", got.CgroupParent, "/picket/pod"+testUID)
+	want := []runtime.PortMapping{{HostIP: "127.0.0.1", HostPort: 8080, ContainerPort: 80, Protocol: "udp"}}
+	if !slices.Equal(got.Ports, want) {
+		t.Errorf("ports %+v", got.Ports)
+	}
+	pod.Spec.HostNetwork = true
+	got = podConfig(pod, testHost())
+	expect(t, "hostname with hostNetwork", got.Hostname, "host-01.lan")
+	expect(t, "ports with hostNetwork", len(got.Ports), 0)
+}
+
+func TestContainerAsTheRuntimeGetsIt(t *testing.T) {
+	both := corev1.MountPropagationBidirectional
+	pod := testPod("web")
+	host := t.TempDir()
+	pod.Spec.Volumes = []corev1.Volume{volume("host", corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: host}})}
+	c := &pod.Spec.Containers[0]
+	c.Command = []string{"sh", "-c", "echo $(NAME) $(MISSING)"}
+	c.Args = []string{"$$(NAME)"}
+	c.WorkingDir = "/w"
+	c.Env = []corev1.EnvVar{{Name: "NAME", Value: "n"}}
+	c.VolumeMounts = []corev1.VolumeMount{
+		{Name: "host", MountPath: "/data/deep", MountPropagation: &both, ReadOnly: true},
+		{Name: "host", MountPath: "/data"},
+		{Name: "host", MountPath: "/etc/hosts", SubPathExpr: "$(NAME)-hosts"},
+	}
+	inBubble(t, pod, func(b *bench) {
+		b.start(nil)
+		synctest.Wait()
+		got, ok := b.fake.configs[id("web", 0)]
+		if !ok {
+			t.Fatalf("no container: %v", b.events)
+		}
+		expect(t, "image", got.Image, "docker.io/library/busybox")
+		expect(t, "command", strings.Join(got.Command, "|"), "sh|-c|echo n $(MISSING)")
+		expect(t, "args", strings.Join(got.Args, "|"), "$(NAME)")
+		expect(t, "env", strings.Join(got.Env, "|"), "HOSTNAME=web-abcde|NAME=n")
+		expect(t, "revision label", got.Labels[LabelRevision], "6f7d")
+		expect(t, "daemonset label", got.Labels[LabelDaemonSet], "web")
+		expect(t, "attempt label", got.Labels[LabelAttempt], "0")
+		dir := filepath.Join(b.cfg.Dir, testUID)
+		want := []runtime.Mount{
+			{Source: host, Destination: "/data", Propagation: "private"},
+			{Source: host, Destination: "/data/deep", Propagation: "rshared", ReadOnly: true},
+			{Source: dir + "/volume-subpaths/web/0/2", Destination: "/etc/hosts", Propagation: "private"},
+			{Source: dir + "/resolv.conf", Destination: "/etc/resolv.conf"},
+			{Source: dir + "/hostname", Destination: "/etc/hostname"},
+			{Source: dir + "/containers/web/0", Destination: "/dev/termination-log"},
+		}
+		if !slices.Equal(got.Mounts, want) {
+			t.Errorf("mounts:\n got %+v\nwant %+v", got.Mounts, want)
+		}
+		expect(t, "made subPath", modeOf(t, host+"/n-hosts").IsDir(), true)
+		expect(t, "termination message", modeOf(t, dir+"/containers/web/0"), 0o666)
+		expect(t, "log", got.LogPath, filepath.Join(b.cfg.PodLogs, "default_web-abcde_"+testUID, "web", "0.log"))
+
+		links, err := os.ReadDir(b.cfg.ContainerLogs)
+		if err != nil || len(links) != 1 {
+			t.Fatalf("links %v, %v", links, err)
+		}
+		target, err := os.Readlink(filepath.Join(b.cfg.ContainerLogs, links[0].Name()))
+		expect(t, "link's target", target, got.LogPath)
+		if err != nil || !strings.HasPrefix(links[0].Name(), "web-abcde_default_web-") {
+			t.Errorf("link %s, %v", links[0].Name(), err)
+		}
+		// Log shippers' pattern for the container's id: 64 hexadecimal digits.
+		expect(t, "link's length", len(links[0].Name()), len("web-abcde_default_web-")+64+len(".log"))
+	})
+}
+
+func TestLogsOfTheAttemptBeforeAreKept(t *testing.T) {
+	inBubble(t, testPod("web"), func(b *bench) {
+		b.start(nil)
+		synctest.Wait()
+		dir := filepath.Dir(b.fake.configs[id("web", 0)].LogPath)
+		for i := range 3 {
+			for _, name := range []string{b.fake.configs[id("web", i)].LogPath, b.fake.configs[id("web", i)].LogPath + ".20260102.gz"} {
+				if err := os.WriteFile(name, nil, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			b.fake.exit(id("web", i), 1)
+			time.Sleep(restartDelayMax)
+		}
+		expect(t, "logs", names(t, dir), "2.log 2.log.20260102.gz")
+		expect(t, "links", len(strings.Fields(names(t, b.cfg.ContainerLogs))), 1)
+		b.worker.Stop(Stop{})
+		<-b.worker.Done()
+		expect(t, "links after the pod", names(t, b.cfg.ContainerLogs), "")
+		expect(t, "logs after the pod", names(t, b.cfg.PodLogs), "")
+	})
+}
