@@ -147,8 +147,8 @@ func TestContainerAsTheRuntimeGetsIt(t *testing.T) {
 	inBubble(t, pod, func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		got, ok := b.fake.configs[id("web", 0)]
-		if !ok {
+		got := b.fake.config(id("web", 0))
+		if got.ID == "" {
 			t.Fatalf("no container: %v", b.events)
 		}
 		expect(t, "image", got.Image, "docker.io/library/busybox")
@@ -192,9 +192,9 @@ func TestLogsOfTheAttemptBeforeAreKept(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		dir := filepath.Dir(b.fake.configs[id("web", 0)].LogPath)
+		dir := filepath.Dir(b.fake.config(id("web", 0)).LogPath)
 		for i := range 3 {
-			for _, name := range []string{b.fake.configs[id("web", i)].LogPath, b.fake.configs[id("web", i)].LogPath + ".20260102.gz"} {
+			for _, name := range []string{b.fake.config(id("web", i)).LogPath, b.fake.config(id("web", i)).LogPath + ".20260102.gz"} {
 				if err := os.WriteFile(name, nil, 0o600); err != nil {
 					t.Fatal(err)
 				}

@@ -157,7 +157,38 @@ func (f *fakeRuntime) quietExit(id string, code int32) runtime.Event {
 	return runtime.Event{Kind: runtime.EventExit, ContainerID: id, ExitCode: code, At: c.FinishedAt}
 }
 
-func (f *fakeRuntime) exit(id string, code int32) { f.send(f.quietExit(id, code)) }
+func (f *fakeRuntime) exit(id string, code int32) {
+	e := f.quietExit(id, code)
+	f.mu.Lock()
+	send := f.send
+	f.mu.Unlock()
+	send(e)
+}
+
+func (f *fakeRuntime) asked() []runtime.ImageRequest {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return slices.Clone(f.images)
+}
+
+func (f *fakeRuntime) config(id string) runtime.ContainerConfig {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.configs[id]
+}
+
+// forget loses a container.
+func (f *fakeRuntime) forget(id string) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	delete(f.containers, id)
+}
+
+func (f *fakeRuntime) setSend(send func(runtime.Event)) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.send = send
+}
 
 // reboot leaves containers without tasks.
 func (f *fakeRuntime) reboot() {
@@ -309,8 +340,13 @@ func newBench(t *testing.T, pod *corev1.Pod) *bench {
 }
 
 func (b *bench) start(stop *Stop) {
+	started := make(chan struct{})
+	b.fake.setSend(func(e runtime.Event) {
+		<-started
+		b.worker.Event(e)
+	})
 	b.worker = Start(b.cfg, b.pod, b.fake.list(), stop)
-	b.fake.send = b.worker.Event
+	close(started)
 }
 
 // restart is an agent that goes and comes back.
@@ -331,6 +367,12 @@ func (b *bench) reported(reason string) int {
 		}
 	}
 	return n
+}
+
+func (b *bench) goneCalls() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.gone
 }
 
 func (b *bench) container(name string) corev1.ContainerStatus {

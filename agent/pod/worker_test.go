@@ -145,11 +145,11 @@ func TestPullBackoff(t *testing.T) {
 		expect(t, "state later", b.state("web"), "ImagePullBackOff")
 		time.Sleep(10*time.Second - failureShown)
 		synctest.Wait()
-		expect(t, "tries after 10 s", len(b.fake.images), 2)
+		expect(t, "tries after 10 s", len(b.fake.asked()), 2)
 		b.fake.setFail("image", nil)
 		time.Sleep(19 * time.Second)
 		synctest.Wait()
-		expect(t, "tries after 29 s", len(b.fake.images), 2)
+		expect(t, "tries after 29 s", len(b.fake.asked()), 2)
 		time.Sleep(time.Second)
 		synctest.Wait()
 		expect(t, "state in the end", b.state("web"), "Running")
@@ -213,7 +213,7 @@ func TestMissingObjectStartsWhenItComes(t *testing.T) {
 		b.worker.ObjectsChanged()
 		synctest.Wait()
 		expect(t, "state", b.state("web"), "Running")
-		if env := b.fake.configs[id("web", 0)].Env; !slices.Contains(env, "A=v") {
+		if env := b.fake.config(id("web", 0)).Env; !slices.Contains(env, "A=v") {
 			t.Errorf("env %q has no A=v", env)
 		}
 	})
@@ -237,7 +237,7 @@ func TestGracefulStop(t *testing.T) {
 		expect(t, "kill", calls[0], "signal log-0 SIGKILL")
 		expect(t, "last", calls[len(calls)-1], "teardown")
 		expect(t, "containers left", len(b.fake.list()), 0)
-		expect(t, "OnGone calls", b.gone, 1)
+		expect(t, "OnGone calls", b.goneCalls(), 1)
 		if _, err := os.Stat(filepath.Join(b.cfg.Dir, testUID)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the pod's directory is left: %v", err)
 		}
@@ -279,7 +279,7 @@ func TestStopWaitsForNothingThatIsSlow(t *testing.T) {
 				b.worker.Stop(Stop{Deadline: told.Add(30 * time.Second)})
 				<-b.worker.Done()
 				expect(t, "time it took", time.Since(told), 0)
-				expect(t, "OnGone calls", b.gone, 1)
+				expect(t, "OnGone calls", b.goneCalls(), 1)
 				expect(t, "failures reported", b.reported("Failed"), 0)
 			})
 		})
@@ -416,7 +416,7 @@ func TestRestartedAgentResumesAStop(t *testing.T) {
 		<-b.worker.Done()
 		expect(t, "deadline kept", time.Now(), stop.Deadline)
 		expectCalls(t, b.fake, "signal web-0 ", "signal web-0 SIGKILL", "remove web-0", "teardown")
-		expect(t, "OnGone calls", b.gone, 1)
+		expect(t, "OnGone calls", b.goneCalls(), 1)
 	})
 }
 
@@ -449,7 +449,7 @@ func TestContainerdAway(t *testing.T) {
 func TestLostExitIsUnknown(t *testing.T) {
 	for what, lose := range map[string]func(*fakeRuntime){
 		"the shim died":         (*fakeRuntime).reboot,
-		"the container is gone": func(f *fakeRuntime) { delete(f.containers, id("web", 0)) },
+		"the container is gone": func(f *fakeRuntime) { f.forget(id("web", 0)) },
 	} {
 		t.Run(what, func(t *testing.T) {
 			inBubble(t, testPod("web"), func(b *bench) {
@@ -518,7 +518,7 @@ func TestTerminationMessage(t *testing.T) {
 		expect(t, "from the file", message(), "out of cheese")
 		time.Sleep(10 * time.Second)
 
-		log := b.fake.configs[id("web", 1)].LogPath
+		log := b.fake.config(id("web", 1)).LogPath
 		write(log, "2026-01-02T15:04:05.1Z stdout F first\n2026-01-02T15:04:05.2Z stderr P sec\n2026-01-02T15:04:05.2Z stderr F ond\n")
 		b.fake.exit(id("web", 1), 1)
 		time.Sleep(10 * time.Second)
@@ -561,11 +561,11 @@ func TestStuckProcessIsKilledAgain(t *testing.T) {
 		b.start(nil)
 		synctest.Wait()
 		b.fake.take()
-		b.fake.send = func(runtime.Event) {} // the exit gets lost
+		b.fake.setSend(func(runtime.Event) {}) // the exit gets lost
 		b.worker.Stop(Stop{Deadline: time.Now()})
 		<-b.worker.Done()
 		calls := b.fake.take()
 		expect(t, "first", calls[0], "signal web-0 SIGKILL")
-		expect(t, "gone", b.gone, 1)
+		expect(t, "gone", b.goneCalls(), 1)
 	})
 }
