@@ -94,7 +94,7 @@ func turnedWithin(bound time.Duration, last, now func() time.Time) healthCheck {
 func loopbackOnly(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		client, err := netip.ParseAddrPort(r.RemoteAddr)
-		if err != nil || !client.Addr().Unmap().IsLoopback() {
+		if err != nil || !client.Addr().IsLoopback() {
 			http.Error(w, "/debug/pprof is served to this host only; reach it through ssh -L", http.StatusForbidden)
 			return
 		}

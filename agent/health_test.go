@@ -79,9 +79,13 @@ func TestHangingCheckFails(t *testing.T) {
 			<-ctx.Done()
 			return ctx.Err()
 		}
+		began := time.Now()
 		w := ask(newHealthHandler("readyz", []healthCheck{{"containerd", hangs}}), http.MethodGet, "/readyz", "127.0.0.1:1")
 		if want := "[-]containerd failed: context deadline exceeded\nreadyz check failed\n"; w.Code != 500 || w.Body.String() != want {
 			t.Errorf("got %d %q, want %q", w.Code, w.Body, want)
+		}
+		if took := time.Since(began); took != healthCheckLimit { // of virtual time
+			t.Errorf("the answer took %v", took)
 		}
 	})
 }

@@ -23,12 +23,14 @@ func Plan(v View, self Self, o Observed, now time.Time) Decision {
 	eventReason := p.place(o.Evictions)
 	p.Failures = o.Failures.current(v.Generation, now)
 	switch {
+	case !p.Placement.ShouldContinue:
+		p.deleteAll(eventReason)
+	case v.Revision == "":
+		p.blocked = "the DaemonSet has no revision history" // nothing can be made, and nothing that runs is known to be old
 	case p.Placement.ShouldRun && len(p.pods) == 0:
 		p.create("no pod runs here")
-	case p.Placement.ShouldContinue:
-		p.keep()
 	default:
-		p.deleteAll(eventReason)
+		p.keep()
 	}
 	p.Status = p.status()
 	return p.Decision

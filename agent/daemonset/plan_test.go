@@ -287,6 +287,26 @@ func TestUpdateNode(t *testing.T) {
 	}
 }
 
+// TestWithoutHistoryNothingIsReplaced: a history that was lost is not a history without this pod's revision.
+func TestWithoutHistoryNothingIsReplaced(t *testing.T) {
+	for name, c := range map[string]struct {
+		ds     *appsv1.DaemonSet
+		pods   []Pod
+		want   []string
+		reason string
+	}{
+		"none runs":    {makeDS(), nil, []string{}, "no pod runs yet: the DaemonSet has no revision history"},
+		"one runs":     {makeDS(), []Pod{makePod(1, revA)}, []string{}, "pod web-1 is not ready"},
+		"a pair runs":  {makeDS(surging), []Pod{makePod(1, revA, ready), makePod(2, revB, ready)}, []string{}, "pod web-1 runs the older revision aaaa: the DaemonSet has no revision history"},
+		"none may run": {makeDS(selecting("disktype", "hdd")), []Pod{makePod(1, revA)}, []string{"delete uid-1 SuccessfulDelete"}, "node selector disktype=hdd does not match"},
+	} {
+		d := Plan(View{DaemonSet: c.ds, Generation: 1}, Self{Node: makeNode(nil)}, Observed{Pods: c.pods}, t0)
+		if got := said(d); !slices.Equal(got, c.want) || d.Status.Reason != c.reason || d.Status.Updating {
+			t.Errorf("%s: got %q, %+v, want %q, reason %q", name, got, d.Status, c.want, c.reason)
+		}
+	}
+}
+
 func TestPlanChangesNothingItIsGiven(t *testing.T) {
 	pods := []Pod{makePod(3, revB), makePod(1, revA, ready), makePod(2, revB, failed)}
 	evictions := map[string]Eviction{"other:NoExecute": {Since: t0}}

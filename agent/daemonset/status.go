@@ -27,7 +27,7 @@ func (p *planner) status() Status {
 			s.Available, s.Since = true, p.availableAt(pod)
 		}
 	}
-	s.Updating = p.view.DaemonSet != nil && p.updating() // placed or not: others wait for it either way
+	s.Updating = p.view.DaemonSet != nil && p.view.Revision != "" && p.updating() // placed or not: others wait for it either way
 	s.Reason = p.explain(s, pod)
 	return s
 }
@@ -62,6 +62,8 @@ func (p *planner) explain(s Status, pod Pod) string {
 	switch {
 	case !s.Placed:
 		return p.Placement.Reason
+	case !s.HasPod && p.blocked != "":
+		return "no pod runs yet: " + p.blocked
 	case !s.HasPod:
 		return "no pod runs yet"
 	case p.leaving(pod):

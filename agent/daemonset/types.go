@@ -14,7 +14,8 @@ type View struct {
 	DaemonSet *appsv1.DaemonSet
 	// Generation is the version's generation; Status.ObservedGeneration when this view was acted on.
 	Generation int64
-	// Revision is the hash of the current revision (RevisionHash of the last of the DaemonSet's history, see NextHistory).
+	// Revision is the hash of the current revision (RevisionHash of the last of the DaemonSet's history, see NextHistory);
+	// "" when there is none, and then nothing is started or replaced.
 	Revision string
 }
 
