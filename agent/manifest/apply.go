@@ -8,6 +8,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	kjson "sigs.k8s.io/json"
 )
@@ -15,7 +16,8 @@ import (
 // Apply does what kubectl apply does: it merges modified (as Decode returned it) into current by comparing both with what was
 // applied last, so that fields which others own (labels of the API, defaults) stay and fields that were removed from the
 // manifest go. The result is defaulted and validated against current; an error is then an Errors. current nil creates.
-// changed is false when the merge changes nothing that counts, the last-applied annotation included.
+// changed is false when the merge changes nothing that counts, the last-applied annotation included. An object too large for the
+// annotation (kubectl apply refuses those) replaces the current one.
 func Apply(current, modified Object) (merged Object, changed bool, err error) {
 	if _, ok := modified.GetAnnotations()[corev1.LastAppliedConfigAnnotation]; !ok {
 		modified = modified.DeepCopyObject().(Object)
@@ -32,7 +34,9 @@ func Apply(current, modified Object) (merged Object, changed bool, err error) {
 	if RefOf(current) != RefOf(modified) {
 		return nil, false, fmt.Errorf("cannot apply %s to %s", RefOf(modified), RefOf(current))
 	}
-	if merged, err = merge(current, modified); err != nil {
+	if _, ok := modified.GetAnnotations()[corev1.LastAppliedConfigAnnotation]; !ok {
+		merged = modified.DeepCopyObject().(Object)
+	} else if merged, err = merge(current, modified); err != nil {
 		return nil, false, fmt.Errorf("cannot apply %s: %w", RefOf(modified), err)
 	}
 	serverOwned(merged, current)
@@ -177,6 +181,9 @@ func setLastApplied(obj Object, raw []byte) error {
 		all = map[string]string{}
 	}
 	all[corev1.LastAppliedConfigAnnotation] = text.String()
+	if apivalidation.ValidateAnnotationsSize(all) != nil {
+		delete(all, corev1.LastAppliedConfigAnnotation)
+	}
 	obj.SetAnnotations(all)
 	return nil
 }

@@ -156,3 +156,19 @@ func TestApplyFoldsStringData(t *testing.T) {
 		t.Errorf("changed %v, data %v, %v", changed, decode.Data, err)
 	}
 }
+
+// kubectl apply refuses objects that do not fit into the annotation; a file of that size replaces what is there.
+func TestApplyReplacesWhatIsTooLargeForTheAnnotation(t *testing.T) {
+	large := func(keys string) Object {
+		return mustDecode(t, cmYAML("a")+"data:\n  large: "+strings.Repeat("x", 300<<10)+"\n"+keys).Objects[0]
+	}
+	current, _ := mustApply(t, nil, large("  a: \"1\"\n  b: \"2\"\n"))
+	current.SetUID("u")
+	merged, changed := mustApply(t, current, large("  b: \"3\"\n"))
+	if data := merged.(*corev1.ConfigMap).Data; !changed || len(data) != 2 || data["b"] != "3" || merged.GetUID() != "u" {
+		t.Errorf("changed %v, keys %d", changed, len(data))
+	}
+	if _, changed := mustApply(t, merged, large("  b: \"3\"\n")); changed {
+		t.Error("the same file is a change")
+	}
+}

@@ -98,7 +98,7 @@ func (e Error) Error() string {
 	if e.Field != "" {
 		b.WriteString(": " + printable(e.Field))
 	}
-	b.WriteString(": " + e.Text)
+	b.WriteString(": " + oneLine(e.Text))
 	return b.String()
 }
 
@@ -120,6 +120,16 @@ func (e Errors) orNil() error {
 		return nil
 	}
 	return e
+}
+
+// oneLine takes line breaks and control characters out of texts that quote a document.
+func oneLine(s string) string {
+	return strings.Map(func(r rune) rune {
+		if strconv.IsPrint(r) {
+			return r
+		}
+		return ' '
+	}, s)
 }
 
 // printable quotes what a hostile file name or document could use to forge log lines or drive a terminal.
