@@ -339,8 +339,8 @@ func (m *machine) inspected(id string, s runtime.ContainerStatus, err error, now
 		m.exited(id, exitOf(s, now))
 	case s.State == runtime.ContainerUnknown:
 		m.exited(id, lost)
-	case s.State == runtime.ContainerCreated && c.state == running && c.kill == nil:
-		c.state = created // the start never arrived
+	case s.State == runtime.ContainerCreated && c.state == running:
+		c.state, c.kill = created, nil // the start never arrived
 	}
 }
 

@@ -231,6 +231,7 @@ func (m *machine) newAttempt(c *container, now bool) {
 	c.id = containerID(m.pod, c.spec.Name, c.attempt)
 	c.state = waiting
 	c.oom, c.early, c.kill = false, nil, nil
+	c.inspect, c.inspecting, c.inspectRetry = false, false, retry{} // an answer on its way is for the old id
 }
 
 // abandon has what exists of the current attempt removed.
