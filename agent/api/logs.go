@@ -76,13 +76,10 @@ func (l *logWriter) Write(p []byte) (int, error) {
 	if !l.started {
 		l.start()
 	}
-	rc := http.NewResponseController(l.w)
-	_ = rc.SetWriteDeadline(time.Now().Add(slowClient)) // not supported only by the recorders of tests
-	n, err := l.w.Write(p)
-	if err != nil {
-		return n, err
+	if err := sendNow(l.w, p); err != nil {
+		return 0, err
 	}
-	return n, rc.Flush()
+	return len(p), nil
 }
 
 // logOptions reads PodLogOptions from the query and checks them as Kubernetes does.

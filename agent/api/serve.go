@@ -23,6 +23,8 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 	s.active.Add(1)
 	defer s.active.Done()
 	defer s.recover(w, r)
+	now := time.Now()
+	setDeadlines(w, now.Add(readWithin), now.Add(writeWithin))
 	w.Header().Set("X-Content-Type-Options", "nosniff")
 	if handler := s.open(r.URL.Path); handler != nil {
 		handler(w, r)
@@ -100,29 +102,26 @@ func (c *call) streams() bool {
 	return c.sub != nil && (c.sub.Name == "log" || c.sub.Name == "exec")
 }
 
-// admit waits for nothing: it takes a slot, or says that there are too many requests. It sets the deadlines against slow clients.
+// admit waits for nothing: it takes a slot, or says that there are too many requests.
 func (s *Server) admit(w http.ResponseWriter, c *call) (release func(), err error) {
 	slots := s.short
 	if c.longRunning() {
 		slots = s.long
+		setDeadlines(w, time.Time{}, time.Time{})
 	}
 	select {
 	case slots <- struct{}{}:
+		return func() { <-slots }, nil
 	default:
-		err := apierrors.NewTooManyRequests("Too many requests, please try again later.", 1)
-		return nil, err
+		return nil, apierrors.NewTooManyRequests("Too many requests, please try again later.", 1)
 	}
-	if !c.longRunning() {
-		rc := http.NewResponseController(w)
-		now := time.Now()
-		_ = rc.SetReadDeadline(now.Add(readWithin)) // not supported only by the recorders of tests
-		_ = rc.SetWriteDeadline(now.Add(writeWithin))
-		return func() {
-			_ = rc.SetReadDeadline(time.Time{})
-			<-slots
-		}, nil
-	}
-	return func() { <-slots }, nil
+}
+
+// setDeadlines bounds what a client may take. They stay with an HTTP/1 connection, so every request sets its own.
+func setDeadlines(w http.ResponseWriter, read, write time.Time) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(read) // not supported only by the recorders of tests
+	_ = rc.SetWriteDeadline(write)
 }
 
 // recover turns a panic into a 500 for this client; the others are served on.

@@ -84,6 +84,8 @@ func New(o Options) (*Server, error) {
 		}
 		s.http.TLSConfig = o.TLSConfig.Clone()
 		s.http.TLSConfig.MinVersion = max(tls.VersionTLS13, o.TLSConfig.MinVersion)
+		// Without this the listener that comes first decides: a unix socket would leave TLS ones with half an HTTP/2.
+		s.http.TLSConfig.NextProtos = []string{"h2", "http/1.1"}
 	}
 	routeKlog(o.Logger)
 	return s, nil

@@ -193,16 +193,25 @@ func (st *stream) flush() {
 	if st.err != nil {
 		return
 	}
-	rc := http.NewResponseController(st.w)
+	st.err = sendNow(st.w, st.out.Bytes())
+	st.out.Reset()
+	if st.out.Cap() > 4*maxPending {
+		st.out = bytes.Buffer{}
+	}
+}
+
+// sendNow writes and flushes within slowClient. The deadline is taken away again: HTTP/2 resets a stream when it passes, idle or not.
+func sendNow(w http.ResponseWriter, p []byte) error {
+	rc := http.NewResponseController(w)
 	_ = rc.SetWriteDeadline(time.Now().Add(slowClient)) // not supported only by the recorders of tests
-	if st.out.Len() > 0 {
-		_, st.err = st.w.Write(st.out.Bytes())
-		st.out.Reset()
-		if st.out.Cap() > 4*maxPending {
-			st.out = bytes.Buffer{}
+	if len(p) > 0 {
+		if _, err := w.Write(p); err != nil {
+			return err
 		}
 	}
-	if st.err == nil {
-		st.err = rc.Flush()
+	if err := rc.Flush(); err != nil {
+		return err
 	}
+	_ = rc.SetWriteDeadline(time.Time{})
+	return nil
 }
