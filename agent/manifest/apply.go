@@ -4,10 +4,12 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"reflect"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/strategicpatch"
 	kjson "sigs.k8s.io/json"
@@ -165,6 +167,7 @@ func setLastApplied(obj Object, raw []byte) error {
 	if namespace := obj.GetNamespace(); namespace != "" {
 		metadata["namespace"] = namespace
 	}
+	spellOutNulls(content, reflect.TypeOf(obj).Elem())
 	annotations, _ := metadata["annotations"].(map[string]any)
 	if annotations == nil {
 		annotations = map[string]any{}
@@ -186,6 +189,35 @@ func setLastApplied(obj Object, raw []byte) error {
 	}
 	obj.SetAnnotations(all)
 	return nil
+}
+
+// spellOutNulls replaces null as a map's value (a label "x:" with nothing after it) by what it decodes to. In a patch null deletes,
+// so that kubectl apply creates such a label and removes it the next time; here the same file means the same each time.
+func spellOutNulls(v any, t reflect.Type) {
+	for t.Kind() == reflect.Pointer {
+		t = t.Elem()
+	}
+	switch v := v.(type) {
+	case []any:
+		if t.Kind() == reflect.Slice {
+			for _, item := range v {
+				spellOutNulls(item, t.Elem())
+			}
+		}
+	case map[string]any:
+		for key, value := range v {
+			switch {
+			case t.Kind() == reflect.Struct:
+				if ft, ok := fieldByJSON(t, key); ok {
+					spellOutNulls(value, ft)
+				}
+			case t.Kind() == reflect.Map && value == nil && t.Elem() == reflect.TypeFor[resource.Quantity]():
+				v[key] = "0"
+			case t.Kind() == reflect.Map && value == nil:
+				v[key] = ""
+			}
+		}
+	}
 }
 
 // annotate makes up for a modified object that did not come from Decode.

@@ -172,3 +172,18 @@ func TestApplyReplacesWhatIsTooLargeForTheAnnotation(t *testing.T) {
 		t.Error("the same file is a change")
 	}
 }
+
+// kubectl creates these with empty values and removes them the next time.
+func TestApplyOfNullsChangesNothing(t *testing.T) {
+	for _, text := range []string{
+		"apiVersion: v1\nkind: ConfigMap\nmetadata: {name: a, labels: {x: }}\ndata:\n  key:\nbinaryData: {b: }\n",
+		"apiVersion: v1\nkind: Secret\nmetadata: {name: a, annotations: {x: }}\ndata:\n  key:\nstringData: {s: }\n",
+		with("        resources: {limits: {cpu: }}\n        env:\n        args:\n      nodeSelector: {x: }\n      tolerations:\n"),
+	} {
+		obj := mustDecode(t, text).Objects[0]
+		current, _ := mustApply(t, nil, obj)
+		if again, changed := mustApply(t, current, obj); changed {
+			t.Errorf("changed from %s\nto %s", mustEncode(t, current), mustEncode(t, again))
+		}
+	}
+}

@@ -19,9 +19,16 @@ import (
 // with all that is wrong; a caller takes the whole file or nothing. source names the file in messages.
 func Decode(source string, data []byte) (File, error) {
 	p := parse(source, data)
-	p.check()
+	if !p.full() {
+		p.check()
+	}
 	return p.file, p.errs.orNil()
 }
+
+// maxErrors bounds what is told of one source: nobody reads more, and each costs a search for its line.
+const maxErrors = 100
+
+func (p *parsed) full() bool { return len(p.errs) > maxErrors }
 
 // parsed is a manifest on its way to a File.
 type parsed struct {
@@ -56,12 +63,21 @@ func parse(source string, data []byte) *parsed {
 		return p
 	}
 	for _, d := range docs {
+		if p.full() {
+			break
+		}
 		p.document(d)
 	}
 	return p
 }
 
 func (p *parsed) fail(d *document, line int, ref Ref, field, text string) {
+	switch {
+	case p.full():
+		return
+	case len(p.errs) == maxErrors:
+		d, line, ref, field, text = &document{}, 0, Ref{}, "", fmt.Sprintf("there is more; the first %d errors are shown", maxErrors)
+	}
 	p.errs = append(p.errs, Error{Source: p.source, Document: d.number, Line: line, Ref: ref, Field: field, Text: text})
 }
 

@@ -210,6 +210,14 @@ func TestDecodeErrors(t *testing.T) {
 	}
 }
 
+func TestErrorsAreBounded(t *testing.T) {
+	_, err := Decode("web.yaml", []byte(strings.Repeat("---\nkind: x\n", 100_000)))
+	errs := err.(Errors)
+	if len(errs) != maxErrors+1 || errs[maxErrors].Error() != "web.yaml: there is more; the first 100 errors are shown" {
+		t.Errorf("%d errors, last %v", len(errs), errs[len(errs)-1])
+	}
+}
+
 func TestJSONFileIsJudgedAsJSON(t *testing.T) {
 	_, err := Decode("web.json", []byte("{\"apiVersion\": \"v1\",\n\"kind\": ConfigMap}"))
 	if err == nil || err.Error() != "web.json: line 2: invalid character 'C' looking for beginning of value" {

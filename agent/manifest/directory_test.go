@@ -93,6 +93,15 @@ func remove(t *testing.T, dir, name string) {
 	}
 }
 
+// put writes a file as configuration tools do: whole, by renaming it into place.
+func put(t *testing.T, dir, name, text string) {
+	t.Helper()
+	write(t, filepath.Dir(dir), name, text)
+	if err := os.Rename(filepath.Join(filepath.Dir(dir), name), filepath.Join(dir, name)); err != nil {
+		t.Fatal(err)
+	}
+}
+
 func expect(t *testing.T, d *Directory, c *consumer, want ...string) {
 	t.Helper()
 	d.scan(t.Context())
@@ -124,6 +133,17 @@ func TestDirectoryAppliesWhatChanges(t *testing.T) {
 	expect(t, d, c)
 	write(t, dir, "a.yaml", cmYAML("a")) // a rollback is a write
 	expect(t, d, c, "apply a.yaml [a] known=true")
+}
+
+func TestDirectoryDoesNotRememberEmptyFiles(t *testing.T) {
+	d, c, dir := newDirectory(t)
+	write(t, dir, "a.yaml", "")
+	write(t, dir, "b.yaml", "apiVersion: v1\nkind: Service\n")
+	expect(t, d, c)
+	write(t, dir, "a.yaml", cmYAML("a"))
+	expect(t, d, c, "apply a.yaml [a] known=false")
+	write(t, dir, "a.yaml", "# not here any more\n")
+	expect(t, d, c, "apply a.yaml [] known=true")
 }
 
 func TestDirectoryRemembersAcrossRestarts(t *testing.T) {
@@ -261,12 +281,12 @@ func TestDirectoryRun(t *testing.T) {
 		}
 	}
 	create()
-	write(t, dir, "a.yaml", cmYAML("a"))
+	put(t, dir, "a.yaml", cmYAML("a"))
 	wait(t, c, "apply a.yaml [a] known=false")
 	remove(t, dir, "a.yaml")
 	remove(t, dir, "")
 	create()
-	write(t, dir, "b.yaml", cmYAML("b"))
+	put(t, dir, "b.yaml", cmYAML("b"))
 	wait(t, c, "apply b.yaml [b] known=false")
 	cancel()
 	<-done
@@ -278,15 +298,12 @@ func TestDirectoryRunIsWokenByEvents(t *testing.T) {
 	d.Settle = time.Millisecond
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
-	write(t, dir, "a.yaml", cmYAML("a"))
+	put(t, dir, "a.yaml", cmYAML("a"))
 	go func() { defer close(done); d.Run(ctx) }()
 	wait(t, c, "apply a.yaml [a] known=false") // now the directory is watched
-	write(t, dir, "tmp", cmYAML("b"))
-	if err := os.Rename(filepath.Join(dir, "tmp"), filepath.Join(dir, "b.yaml")); err != nil {
-		t.Fatal(err)
-	}
+	put(t, dir, "b.yaml", cmYAML("b"))
 	wait(t, c, "apply b.yaml [b] known=false")
-	write(t, dir, "a.yaml", "kind: {")
+	put(t, dir, "a.yaml", "kind: {")
 	wait(t, c, "report a.yaml [yaml: did not find expected node content]")
 	cancel()
 	<-done
@@ -295,13 +312,8 @@ func TestDirectoryRunIsWokenByEvents(t *testing.T) {
 // wait takes the next thing that the consumer is told; the test binary's own deadline ends a wait for nothing.
 func wait(t *testing.T, c *consumer, want string) {
 	t.Helper()
-	select {
-	case got := <-c.told:
-		if got != want {
-			t.Errorf("got %s, want %s", got, want)
-		}
-	case <-t.Context().Done():
-		t.Fatalf("%s never came", want)
+	if got := <-c.told; got != want {
+		t.Errorf("got %s, want %s", got, want)
 	}
 }
 

@@ -13,7 +13,7 @@ func FuzzDecode(f *testing.F) {
 		webYAML, cmYAML("a") + "---\n" + cmYAML("b"), "apiVersion: v1\nkind: List\nitems:\n- " + strings.TrimPrefix(indent(cmYAML("a")), "  "),
 		`{"apiVersion":"v1","kind":"Secret","metadata":{"name":"s"},"data":{"a":"YQ=="}}`,
 		"a: &a [1]\nb: [*a, *a]\n", "--- # x\n...\n%YAML 1.1\n---\n", "\ufeffkind: Node\napiVersion: v1\nmetadata: {name: n}\nspec: {taints: [{key: a, effect: NoSchedule}]}\n",
-		"apiVersion: v1\nkind: Namespace\nmetadata: {name: prod, labels: {a: \"b\"}}\n", "x: *x", "<<: {kind: ConfigMap}\napiVersion: v1\n", "? [a]\n: b\n",
+		"apiVersion: v1\nkind: Namespace\nmetadata: {name: prod, labels: {a: \"b\"}}\n", "x: *x", "apiVersion: v1\nkind: Namespace\nmetadata: {name: a, labels: {\"0\"}}", "<<: {kind: ConfigMap}\napiVersion: v1\n", "? [a]\n: b\n",
 		strings.Replace(webYAML, "image: busybox\n", "image: busybox\n        resources: {limits: {cpu: 1e3, memory: 1Gi}}\n        volumeMounts: [{name: v, mountPath: /v}]\n      volumes: [{name: v, hostPath: {path: /}}]\n", 1),
 	} {
 		f.Add([]byte(seed))
