@@ -89,8 +89,7 @@ func (t *tunnel) handler() http.Handler {
 			DialContext:        func(ctx context.Context, _, _ string) (net.Conn, error) { return t.dial(ctx) },
 			DisableCompression: true, // what the client asked for goes through as it is
 		},
-		FlushInterval: -1, // watches and logs must not wait for a full buffer
-		ErrorLog:      log.New(io.Discard, "", 0),
+		ErrorLog: log.New(io.Discard, "", 0),
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if r.Method == http.MethodConnect {

@@ -1,0 +1,149 @@
+package main
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/rogpeppe/go-internal/testscript"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/picketd/picket/agent/api"
+	"github.com/picketd/picket/agent/api/apitest"
+)
+
+func TestMain(m *testing.M) {
+	testscript.Main(m, map[string]func(){"picket": main})
+}
+
+// startHost serves an agent's API with one node and one running pod, whose shell knows a few commands.
+func startHost(t testing.TB) *apitest.Host {
+	t.Helper()
+	host := apitest.Start(t)
+	host.Cache.Set(apitest.Namespaces, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+	host.Cache.Set(apitest.Nodes, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "host-01"}})
+	host.Cache.Set(apitest.Pods, &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: "web-x2z4k", Namespace: "default"},
+		Spec:       corev1.PodSpec{NodeName: "host-01", Containers: []corev1.Container{{Name: "web", Image: "busybox"}}},
+		Status: corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{
+			Name: "web", Ready: true, ContainerID: "containerd://web", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
+		}}},
+	})
+	host.Backend.OnExec = func(_ context.Context, _ *corev1.Pod, _ string, e api.Exec) (int, error) {
+		switch e.Command[0] {
+		case "cat":
+			_, err := io.Copy(e.Stdout, e.Stdin)
+			return 0, err
+		case "fail":
+			fmt.Fprintln(e.Stderr, "it failed")
+			return 42, nil
+		}
+		_, err := fmt.Fprintln(e.Stdout, strings.Join(e.Command, " "))
+		return 0, err
+	}
+	host.Backend.OnLogs = func(_ context.Context, _ *corev1.Pod, opts *corev1.PodLogOptions, w io.Writer) error {
+		_, err := fmt.Fprintf(w, "Hello from %s\n", opts.Container)
+		return err
+	}
+	return host
+}
+
+// TestScripts runs picket as people do, as a process of its own, against an agent's API on a unix socket and on TLS.
+func TestScripts(t *testing.T) {
+	testscript.Run(t, testscript.Params{
+		Dir: "testdata",
+		Setup: func(env *testscript.Env) error {
+			host := startHost(env.T().(testing.TB))
+			env.Setenv("SOCKET", host.Socket)
+			env.Setenv("PICKET_SOCKET", host.Socket)
+			env.Setenv("ADMIN", host.Kubeconfig(env.T().(testing.TB), "alice", apitest.Admins))
+			env.Setenv("VIEWER", host.Kubeconfig(env.T().(testing.TB), "vera", apitest.Viewers))
+			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+			// A trap: whoever reads it talks to nobody.
+			env.Setenv("KUBECONFIG", filepath.Join(env.WorkDir, "home", ".kube", "config"))
+			return nil
+		},
+	})
+}
+
+// process is a picket process against the host's socket.
+func process(t testing.TB, host *apitest.Host, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.CommandContext(t.Context(), self, args...)
+	cmd.Args[0] = "picket"
+	cmd.Env = append(os.Environ(), "PICKET_SOCKET="+host.Socket, "HOME="+t.TempDir(), "XDG_CACHE_HOME=")
+	return cmd
+}
+
+// TestLogsFollow holds that a line is shown when it is written, not when the log ends.
+func TestLogsFollow(t *testing.T) {
+	host := startHost(t)
+	seen := make(chan struct{})
+	host.Backend.OnLogs = func(ctx context.Context, _ *corev1.Pod, opts *corev1.PodLogOptions, w io.Writer) error {
+		if !opts.Follow {
+			t.Error("the server was not asked to follow")
+		}
+		fmt.Fprintln(w, "first")
+		select {
+		case <-seen:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+		_, err := fmt.Fprintln(w, "last")
+		return err
+	}
+	cmd := process(t, host, "logs", "-f", "web-x2z4k")
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var errOut bytes.Buffer
+	cmd.Stderr = &errOut
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	if !lines.Scan() || lines.Text() != "first" {
+		t.Errorf("the first line is %q", lines.Text())
+	}
+	close(seen)
+	if !lines.Scan() || lines.Text() != "last" {
+		t.Errorf("the last line is %q", lines.Text())
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("logs -f: %v\n%s", err, errOut.String())
+	}
+}
+
+// BenchmarkStart prints what a command costs from its start to its end: without an agent, and with one and a warm cache.
+func BenchmarkStart(b *testing.B) {
+	host := startHost(b)
+	binary := filepath.Join(b.TempDir(), "picket")
+	if out, err := exec.CommandContext(b.Context(), "go", "build", "-trimpath", "-ldflags=-s -w", "-o", binary, ".").CombinedOutput(); err != nil {
+		b.Fatalf("cannot build picket: %v\n%s", err, out)
+	}
+	home := b.TempDir()
+	for _, args := range [][]string{{"version", "--client"}, {"get", "ds"}, {"get", "pods", "-o", "yaml"}} {
+		b.Run(strings.Join(args, "_"), func(b *testing.B) {
+			for b.Loop() {
+				cmd := exec.CommandContext(b.Context(), binary, args...)
+				cmd.Env = []string{"PICKET_SOCKET=" + host.Socket, "HOME=" + home}
+				if out, err := cmd.CombinedOutput(); err != nil {
+					b.Fatalf("%v\n%s", err, out)
+				}
+			}
+		})
+	}
+}
