@@ -182,10 +182,10 @@ func TestDecodeErrors(t *testing.T) {
 		{"no object", "a string\n", []string{`web.yaml:1: the document is not an object with apiVersion and kind: must be an object, not the string "a string"`}},
 		{"kind is a list", "apiVersion: v1\nkind: [ConfigMap]\n", []string{`web.yaml:1: kind: must be a string, not a list; write it in quotes`}},
 		{"old DaemonSet", broken("apps/v1", "extensions/v1beta1"), []string{
-			`web.yaml:1: daemonset/web: apiVersion: Invalid value: "extensions/v1beta1": write apiVersion: apps/v1 for a DaemonSet (there spec.selector is required)`,
+			`web.yaml:1: daemonset/web: apiVersion: "extensions/v1beta1" is not served: write apiVersion: apps/v1 for a DaemonSet (there spec.selector is required)`,
 		}},
 		{"ConfigMap of another version", "apiVersion: v2\nkind: ConfigMap\nmetadata: {name: x}\n", []string{
-			`web.yaml:1: configmap/x: apiVersion: Invalid value: "v2": write apiVersion: v1 for a ConfigMap`,
+			`web.yaml:1: configmap/x: apiVersion: "v2" is not served: write apiVersion: v1 for a ConfigMap`,
 		}},
 		{"malformed YAML", cmYAML("a") + "---\n" + broken("  selector:", " selector:\n   -"), []string{`web.yaml:13: yaml: did not find expected key`}},
 		{"unclosed", "{apiVersion: v1", []string{`web.yaml:1: yaml: did not find expected ',' or '}'`}},

@@ -91,7 +91,7 @@ func (d *Directory) Run(ctx context.Context) {
 		d.Logger.Warn("manifests directory is only read from time to time: it cannot be watched", "path", d.Path, "every", d.Rescan, "error", err)
 		watcher = &fsnotify.Watcher{} // nil channels: no event ever
 	} else {
-		defer watcher.Close()
+		defer func() { _ = watcher.Close() }()
 	}
 	for ctx.Err() == nil {
 		if err == nil {

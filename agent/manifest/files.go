@@ -100,7 +100,7 @@ func readManifest(path string, want stamp) ([]byte, error) {
 	if err != nil {
 		return nil, cause(err)
 	}
-	defer f.Close() // only read: nothing can be lost
+	defer func() { _ = f.Close() }() // only read: nothing can be lost
 	if info, err := f.Stat(); err != nil || stampOf(info) != want {
 		return nil, errChanging
 	}

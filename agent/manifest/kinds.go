@@ -77,7 +77,7 @@ func lookUpKind(apiVersion, name string) (k kind, known bool, err error) {
 			if name == KindDaemonSet {
 				hint = " (there spec.selector is required)"
 			}
-			return kind{}, false, fmt.Errorf("Invalid value: %q: write apiVersion: %s for a %s%s", apiVersion, k.gv, name, hint)
+			return kind{}, false, fmt.Errorf("%q is not served: write apiVersion: %s for a %s%s", apiVersion, k.gv, name, hint)
 		}
 	}
 	return kind{}, false, nil
