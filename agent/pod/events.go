@@ -179,6 +179,7 @@ func (m *machine) containerStarted(id string, err error, now time.Time) {
 		// Whether the process runs is not known: containerd will tell.
 		m.runs(c, now)
 		c.inspect = true
+		c.inspectRetry.failed(now, podDelays, err)
 	case errors.Is(err, runtime.ErrNotFound) && early == nil:
 		// Its task is gone, with the shim: make it anew.
 		c.state = waiting
@@ -335,6 +336,7 @@ func (m *machine) inspected(id string, s runtime.ContainerStatus, err error, now
 	case err != nil:
 		c.inspect = true
 		c.inspectRetry.failed(now, podDelays, err)
+		return
 	case s.State == runtime.ContainerExited:
 		m.exited(id, exitOf(s, now))
 	case s.State == runtime.ContainerUnknown:
@@ -342,6 +344,7 @@ func (m *machine) inspected(id string, s runtime.ContainerStatus, err error, now
 	case s.State == runtime.ContainerCreated && c.state == running:
 		c.state, c.kill = created, nil // the start never arrived
 	}
+	c.inspectRetry = retry{}
 }
 
 // exitOf reads an exit that containerd remembers.

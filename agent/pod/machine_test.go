@@ -83,6 +83,9 @@ func (w *model) plan() {
 			if a.kind == b.kind && a.id == b.id && a.image == b.image {
 				w.t.Fatalf("%s %s begun twice", a.kind, a.id)
 			}
+			if (a.kind == actionTearDownPod || a.kind == actionCleanUp) && b.kind != actionEnsureImage && b.kind != actionReadMessage {
+				w.t.Fatalf("%s begun while %s is on its way", a.kind, b.kind)
+			}
 		}
 		w.begun = append(w.begun, a)
 	}

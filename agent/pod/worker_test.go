@@ -569,3 +569,30 @@ func TestStuckProcessIsKilledAgain(t *testing.T) {
 		expect(t, "gone", b.goneCalls(), 1)
 	})
 }
+
+func TestStopOfAProcessWhoseExitWasMissed(t *testing.T) {
+	inBubble(t, testPod("web"), func(b *bench) {
+		b.start(nil)
+		synctest.Wait()
+		b.fake.quietExit(id("web", 0), 1)
+		b.fake.setFail("signal", runtime.ErrNotFound)
+		told := time.Now()
+		b.worker.Stop(Stop{Deadline: told.Add(30 * time.Second)})
+		<-b.worker.Done()
+		expect(t, "time it took", time.Since(told), 0)
+	})
+}
+
+func TestStartWhoseAnswerGotLost(t *testing.T) {
+	inBubble(t, testPod("web"), func(b *bench) {
+		b.fake.setFail("start", runtime.ErrUnavailable)
+		b.start(nil)
+		synctest.Wait()
+		b.fake.setFail("start", nil)
+		time.Sleep(unavailableDelay)
+		synctest.Wait()
+		expect(t, "in containerd", b.fake.list()[0].State, runtime.ContainerRunning)
+		expect(t, "state", b.state("web"), "Running")
+		expect(t, "restarts", b.container("web").RestartCount, 0)
+	})
+}
