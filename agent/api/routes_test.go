@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"io"
 	"net/http"
@@ -354,3 +355,6 @@ func TestCanI(t *testing.T) {
 		}
 	}
 }
+
+// unverified is a TLS configuration that asks for certificates and believes them all.
+func unverified() *tls.Config { return &tls.Config{ClientAuth: tls.RequireAnyClientCert} }

@@ -51,7 +51,7 @@ func Start(t testing.TB, configure ...func(*api.Options)) *Host {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return StartOn(t, listener, newAuthority(t), api.NewCache(Versions(1)), configure...)
+	return StartOn(t, listener, NewAuthority(t), api.NewCache(Versions(1)), configure...)
 }
 
 // StartOn serves a cache on a listener, with the certificates of an earlier host: another agent, or the same one after a restart.
@@ -63,10 +63,7 @@ func StartOn(t testing.TB, listener net.Listener, ca *Authority, cache *api.Cach
 	}
 	options := api.Options{
 		Cache: cache, Backend: h.Backend, NodeName: "host-01", Version: "v0.1.0-test",
-		TLSConfig: &tls.Config{
-			Certificates: []tls.Certificate{ca.issue(t, "host-01", x509.ExtKeyUsageServerAuth, Hosts)},
-			ClientCAs:    ca.pool, ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS13,
-		},
+		TLSConfig: ca.ServerTLS(t),
 	}
 	for _, c := range configure {
 		c(&options)
@@ -137,14 +134,18 @@ type Authority struct {
 	pem  []byte
 }
 
-func newAuthority(t testing.TB) *Authority {
+// epoch is before the time that testing/synctest begins with.
+var epoch = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
+
+// NewAuthority makes a certificate authority.
+func NewAuthority(t testing.TB) *Authority {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
 	template := &x509.Certificate{
-		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test"}, NotBefore: epoch, NotAfter: epoch.AddDate(100, 0, 0),
 		IsCA: true, BasicConstraintsValid: true, KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
@@ -160,6 +161,21 @@ func newAuthority(t testing.TB) *Authority {
 	return a
 }
 
+// ServerTLS is the configuration of a server at 127.0.0.1.
+func (a *Authority) ServerTLS(t testing.TB) *tls.Config {
+	t.Helper()
+	return &tls.Config{
+		Certificates: []tls.Certificate{a.issue(t, "host-01", x509.ExtKeyUsageServerAuth, Hosts)},
+		ClientCAs:    a.pool, ClientAuth: tls.VerifyClientCertIfGiven, MinVersion: tls.VersionTLS13,
+	}
+}
+
+// ClientTLS is the configuration of a client.
+func (a *Authority) ClientTLS(t testing.TB, user string, organizations ...string) *tls.Config {
+	t.Helper()
+	return &tls.Config{RootCAs: a.pool, Certificates: []tls.Certificate{a.issue(t, user, x509.ExtKeyUsageClientAuth, organizations...)}, MinVersion: tls.VersionTLS13}
+}
+
 func (a *Authority) issue(t testing.TB, name string, usage x509.ExtKeyUsage, organizations ...string) tls.Certificate {
 	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
@@ -172,7 +188,7 @@ func (a *Authority) issue(t testing.TB, name string, usage x509.ExtKeyUsage, org
 	}
 	template := &x509.Certificate{
 		SerialNumber: serial, Subject: pkix.Name{CommonName: name, Organization: organizations},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: epoch, NotAfter: epoch.AddDate(100, 0, 0),
 		KeyUsage: x509.KeyUsageDigitalSignature, ExtKeyUsage: []x509.ExtKeyUsage{usage},
 		IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, DNSNames: []string{name},
 	}
