@@ -1,0 +1,169 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"go.etcd.io/bbolt"
+)
+
+// Write is one change of one object, made on this host. A deletion has no body and no hash.
+type Write struct {
+	Key     string
+	Body    []byte
+	Hash    [32]byte // of the content the user wrote
+	Deleted bool
+	Author  string
+}
+
+// Store keeps every object, in memory and in a bbolt file that holds what was acknowledged, also after kill -9 or a power cut.
+//
+// Any number of goroutines may read while one writes; writers wait for each other. A returned Object is the caller's own but
+// for the bytes of Body and Past: all readers share them and nobody may change them.
+type Store struct {
+	db     *bbolt.DB
+	origin string
+	now    func() time.Time
+
+	writing sync.Mutex   // held for a whole write; taken before mu
+	mu      sync.RWMutex // guards what follows
+	objects map[string]Object
+	damaged map[string]damage
+	// floor is a generation that no object can be above whose record, and maybe key, cannot be read at all; mostly 0.
+	floor uint64
+}
+
+// damage is a record that cannot be read. It stays on disk, untouched, until its key is written again.
+type damage struct {
+	err  error
+	head *head // nil when that is unreadable too
+}
+
+// OpenStore reads all objects into memory. Records that cannot be read do not fail it: see Damaged. origin is this node's name,
+// the mark of writes made here.
+func OpenStore(db *bbolt.DB, origin string, now func() time.Time) (*Store, error) {
+	s := &Store{db: db, origin: origin, now: now, objects: map[string]Object{}, damaged: map[string]damage{}}
+	err := db.Update(func(tx *bbolt.Tx) error {
+		bucket, err := tx.CreateBucketIfNotExists(bucketObjects)
+		if err != nil {
+			return err
+		}
+		return bucket.ForEach(s.load)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the objects in %s: %w", db.Path(), err)
+	}
+	return s, nil
+}
+
+var bucketObjects = []byte("objects")
+
+func (s *Store) load(k, v []byte) error {
+	key := string(k)
+	o, err := decode(key, v)
+	if err == nil {
+		s.objects[key] = o
+		return nil
+	}
+	d := damage{err: fmt.Errorf("object %q in %s: %w", key, s.db.Path(), err)}
+	if h, err := decodeHead(key, v); err == nil {
+		d.head = &h
+	}
+	s.damaged[key] = d
+	return nil
+}
+
+// Get returns an object; a tombstone is one with Deleted. An object whose record is damaged is not there.
+func (s *Store) Get(key string) (Object, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	o, ok := s.objects[key]
+	return o, ok
+}
+
+// All returns every object sorted by key, tombstones included.
+func (s *Store) All() []Object {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return slices.SortedFunc(maps.Values(s.objects), func(a, b Object) int { return strings.Compare(a.Key, b.Key) })
+}
+
+// Damaged lists the records that could not be read and were not written again since.
+func (s *Store) Damaged() []error {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	var errs []error
+	for _, key := range slices.Sorted(maps.Keys(s.damaged)) {
+		errs = append(errs, s.damaged[key].err)
+	}
+	return errs
+}
+
+// PutAll makes the writes durable, all or none, and returns what is stored, in the writes' order. Every write makes a new
+// generation, also one that changes nothing: whether it is worth one is for the caller to say. After an error nothing has
+// changed for readers; whether a failing disk kept the writes shows at the next start, as it does after a crash.
+func (s *Store) PutAll(writes []Write) ([]Object, error) {
+	s.writing.Lock()
+	defer s.writing.Unlock()
+	stored := make([]Object, 0, len(writes))
+	latest := map[string]head{} // of keys written twice
+	past := map[string][][32]byte{}
+	for _, w := range writes {
+		if w.Key == "" {
+			return nil, errors.New("cannot store an object without a key")
+		}
+		previous, known := latest[w.Key]
+		if !known {
+			previous, past[w.Key] = s.known(w.Key)
+		}
+		o := next(previous, past[w.Key], w)
+		o.Origin, o.Time = s.origin, s.now().UTC().Truncate(time.Millisecond)
+		latest[w.Key], past[w.Key] = headOf(o), o.Past
+		stored = append(stored, o)
+	}
+	return stored, s.commit(stored)
+}
+
+// known is the highest version there is of a key, as far as that can be told, and the object's past.
+func (s *Store) known(key string) (head, [][32]byte) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	if o, ok := s.objects[key]; ok {
+		return headOf(o), o.Past
+	}
+	if d, ok := s.damaged[key]; ok && d.head != nil {
+		return *d.head, nil
+	}
+	return head{version: Version{Generation: s.floor}, deleted: true}, nil
+}
+
+// commit makes objects durable and then shows them.
+func (s *Store) commit(objects []Object) error {
+	if len(objects) == 0 {
+		return nil
+	}
+	err := s.db.Update(func(tx *bbolt.Tx) error {
+		bucket := tx.Bucket(bucketObjects)
+		for _, o := range objects {
+			if err := bucket.Put([]byte(o.Key), encode(o)); err != nil {
+				return fmt.Errorf("object %q: %w", o.Key, err)
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return fmt.Errorf("cannot write to %s: %w", s.db.Path(), err)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, o := range objects {
+		s.objects[o.Key] = o
+		delete(s.damaged, o.Key)
+	}
+	return nil
+}
