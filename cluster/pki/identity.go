@@ -1,0 +1,134 @@
+package pki
+
+import (
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"time"
+)
+
+// Identity is what a host shows and whom it trusts.
+type Identity struct {
+	Certificate tls.Certificate // with its Leaf
+	Authorities *x509.CertPool
+
+	authorities []*x509.Certificate
+}
+
+// ReadIdentity reads ca.crt, host.crt and host.key and checks that they go together and are valid now. An error says which
+// file is wrong, why, and what helps; it is fs.ErrNotExist when a file is not there.
+func ReadIdentity(dir string, now time.Time) (*Identity, error) {
+	authorities, pool, err := readAuthorities(dir)
+	if err != nil {
+		return nil, err
+	}
+	cert, err := readPair(filepath.Join(dir, FileHost), filepath.Join(dir, FileHostKey))
+	if err != nil {
+		return nil, err
+	}
+	id := &Identity{Certificate: cert, Authorities: pool, authorities: authorities}
+	return id, id.check(dir, now)
+}
+
+// Node is the host's name in its certificate.
+func (id *Identity) Node() string { return id.Certificate.Leaf.Subject.CommonName }
+
+// Door says whether the host may write objects and forward users' calls.
+func (id *Identity) Door() bool {
+	return slices.Contains(id.Certificate.Leaf.Subject.Organization, GroupDoors)
+}
+
+// Expiry tells when the host's certificate and the last of the authorities end.
+func (id *Identity) Expiry() (host, authority time.Time) {
+	for _, ca := range id.authorities {
+		if ca.NotAfter.After(authority) {
+			authority = ca.NotAfter
+		}
+	}
+	return id.Certificate.Leaf.NotAfter, authority
+}
+
+func readAuthorities(dir string) ([]*x509.Certificate, *x509.CertPool, error) {
+	path := filepath.Join(dir, FileCA)
+	certs, err := readCertificates(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	pool := x509.NewCertPool()
+	for _, cert := range certs {
+		if !cert.IsCA {
+			return nil, nil, fmt.Errorf("%s holds the certificate of %q, which is no authority: it must hold the fleet's authorities only", path, cert.Subject.CommonName)
+		}
+		pool.AddCert(cert)
+	}
+	return certs, pool, nil
+}
+
+// readPair reads a certificate, with intermediates if there are any, and its key.
+func readPair(certPath, keyPath string) (tls.Certificate, error) {
+	certs, err := readCertificates(certPath)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	key, err := readKey(keyPath)
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	if !isKeyOf(certs[0], key) {
+		return tls.Certificate{}, fmt.Errorf("%s is not the key of %s: put back the two files that were made together", keyPath, certPath)
+	}
+	pair := tls.Certificate{PrivateKey: key, Leaf: certs[0]}
+	for _, cert := range certs {
+		pair.Certificate = append(pair.Certificate, cert.Raw)
+	}
+	return pair, nil
+}
+
+func (id *Identity) check(dir string, now time.Time) error {
+	path := filepath.Join(dir, FileHost)
+	leaf := id.Certificate.Leaf
+	if err := verify(leaf, id.Authorities, now, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth); err != nil {
+		return fmt.Errorf("%s %w", path, err)
+	}
+	if !slices.Contains(leaf.Subject.Organization, GroupHosts) || leaf.Subject.CommonName == "" {
+		return fmt.Errorf("%s is no host's certificate: its subject %q lacks O=%s or a name", path, leaf.Subject, GroupHosts)
+	}
+	return nil
+}
+
+// verify checks one certificate; the error goes on from the name of its file.
+func verify(cert *x509.Certificate, pool *x509.CertPool, now time.Time, usages ...x509.ExtKeyUsage) error {
+	switch {
+	case now.After(cert.NotAfter):
+		return fmt.Errorf("expired on %s (it is %s now): make a new one with the fleet's ca.key", day(cert.NotAfter), day(now))
+	case now.Before(cert.NotBefore):
+		return fmt.Errorf("is not valid before %s (it is %s now): set this host's clock", cert.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
+	for _, usage := range usages {
+		_, err := cert.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
+		var unknown x509.UnknownAuthorityError
+		var invalid x509.CertificateInvalidError
+		switch {
+		case errors.As(err, &unknown):
+			return fmt.Errorf("was signed by %q, which is not an authority in %s beside it: it belongs to another fleet, or %s is an old one", cert.Issuer.CommonName, FileCA, FileCA)
+		case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
+			return fmt.Errorf("was signed by %q, an authority in %s that has expired: make a new authority", cert.Issuer.CommonName, FileCA)
+		case err != nil:
+			return fmt.Errorf("is not good for this: %w", err)
+		}
+	}
+	return nil
+}
+
+// exists tells a missing file from one that cannot be looked at.
+func exists(path string) (bool, error) {
+	_, err := os.Lstat(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil, err
+}
