@@ -147,7 +147,7 @@ func TestContainerAsTheRuntimeGetsIt(t *testing.T) {
 	inBubble(t, pod, func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		got := b.fake.config(id("web", 0))
+		got := b.fake.Config(id("web", 0))
 		if got.ID == "" {
 			t.Fatalf("no container: %v", b.events)
 		}
@@ -192,14 +192,14 @@ func TestLogsOfTheAttemptBeforeAreKept(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		dir := filepath.Dir(b.fake.config(id("web", 0)).LogPath)
+		dir := filepath.Dir(b.fake.Config(id("web", 0)).LogPath)
 		for i := range 3 {
-			for _, name := range []string{b.fake.config(id("web", i)).LogPath, b.fake.config(id("web", i)).LogPath + ".20260102.gz"} {
+			for _, name := range []string{b.fake.Config(id("web", i)).LogPath, b.fake.Config(id("web", i)).LogPath + ".20260102.gz"} {
 				if err := os.WriteFile(name, nil, 0o600); err != nil {
 					t.Fatal(err)
 				}
 			}
-			b.fake.exit(id("web", i), 1)
+			b.fake.Exit(id("web", i), 1)
 			time.Sleep(restartDelayMax)
 		}
 		expect(t, "logs", names(t, dir), "2.log 2.log.20260102.gz")

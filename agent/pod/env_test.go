@@ -173,7 +173,7 @@ func TestPullSecretsReachTheRuntime(t *testing.T) {
 	if _, err := w.ensureImage(t.Context(), imageKey{"r.io/x", corev1.PullAlways}); err != nil {
 		t.Fatal(err)
 	}
-	got := b.fake.asked()[0]
+	got := b.fake.Asked()[0]
 	expect(t, "policy", got.Policy, runtime.PullAlways)
 	if want := []runtime.Credential{{Registry: "r.io", Username: "u", Password: "p"}}; !slices.Equal(got.Credentials, want) {
 		t.Errorf("credentials %+v", got.Credentials)

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/picketd/picket/runtime"
+	"github.com/picketd/picket/runtime/runtimetest"
 )
 
 // inBubble runs a worker test in virtual time. A goroutine that outlives it fails the test (a bubble waits for all).
@@ -31,9 +32,9 @@ func inBubble(t *testing.T, pod *corev1.Pod, test func(b *bench)) {
 	})
 }
 
-func expectCalls(t *testing.T, f *fakeRuntime, want ...string) {
+func expectCalls(t *testing.T, f *runtimetest.Fake, want ...string) {
 	t.Helper()
-	if got := f.take(); !slices.Equal(got, want) {
+	if got := f.Take(); !slices.Equal(got, want) {
 		t.Errorf("calls:\n got %q\nwant %q", got, want)
 	}
 }
@@ -51,7 +52,7 @@ func TestStartsContainersInOrder(t *testing.T) {
 		expect(t, "state at once", b.state("web"), "ContainerCreating")
 		expect(t, "phase at once", b.worker.Status().Phase, corev1.PodPending)
 		synctest.Wait()
-		calls := b.fake.take()
+		calls := b.fake.Take()
 		slices.Sort(calls[:2]) // they run side by side; one pull serves both containers
 		want := []string{"image busybox", "setup", "create web-0", "start web-0", "create log-0", "start log-0"}
 		if !slices.Equal(calls, want) {
@@ -81,7 +82,7 @@ func TestRestartBackoff(t *testing.T) {
 		// The first restart is immediate, then 10 s doubling to 300 s.
 		for i, wait := range []time.Duration{0, 10, 20, 40, 80, 160, 300, 300} {
 			exited := time.Now()
-			b.fake.exit(id("web", i), 1)
+			b.fake.Exit(id("web", i), 1)
 			synctest.Wait()
 			if wait > 0 {
 				expect(t, "state in back-off", b.state("web"), "CrashLoopBackOff")
@@ -90,14 +91,14 @@ func TestRestartBackoff(t *testing.T) {
 			}
 			time.Sleep(wait * time.Second)
 			synctest.Wait()
-			started := b.fake.when(t, fmt.Sprintf("start web-%d", i+1))
+			started := b.fake.When(t, fmt.Sprintf("start web-%d", i+1))
 			expect(t, fmt.Sprintf("wait before restart %d", i+1), started.Sub(exited), wait*time.Second)
 			expect(t, "restartCount", b.container("web").RestartCount, int32(i+1))
 			time.Sleep(time.Second)
 		}
 		// 600 s up: all is forgotten.
 		time.Sleep(600 * time.Second)
-		b.fake.exit(id("web", 8), 1)
+		b.fake.Exit(id("web", 8), 1)
 		synctest.Wait()
 		expect(t, "state after a long run", b.state("web"), "Running")
 		expect(t, "restartCount", b.container("web").RestartCount, 9)
@@ -108,8 +109,8 @@ func TestRestartRemovesWhatItReplacedAfterwards(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		b.fake.take()
-		b.fake.exit(id("web", 0), 0)
+		b.fake.Take()
+		b.fake.Exit(id("web", 0), 0)
 		synctest.Wait()
 		expectCalls(t, b.fake, "create web-1", "start web-1", "remove web-0")
 		last := b.container("web").LastTerminationState.Terminated
@@ -122,12 +123,12 @@ func TestRestartWaitsForNoOtherContainer(t *testing.T) {
 	inBubble(t, testPod("web", "log"), func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		b.fake.exit(id("web", 0), 1)
+		b.fake.Exit(id("web", 0), 1)
 		synctest.Wait()
-		b.fake.exit(id("web", 1), 1) // now in back-off
+		b.fake.Exit(id("web", 1), 1) // now in back-off
 		synctest.Wait()
-		b.fake.take()
-		b.fake.exit(id("log", 0), 1)
+		b.fake.Take()
+		b.fake.Exit(id("log", 0), 1)
 		synctest.Wait()
 		expectCalls(t, b.fake, "create log-1", "start log-1", "remove log-0")
 	})
@@ -135,7 +136,7 @@ func TestRestartWaitsForNoOtherContainer(t *testing.T) {
 
 func TestPullBackoff(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
-		b.fake.setFail("image", errors.New("connection refused"))
+		b.fake.SetFail("image", errors.New("connection refused"))
 		b.start(nil)
 		synctest.Wait()
 		expect(t, "state", b.state("web"), "ErrImagePull")
@@ -145,11 +146,11 @@ func TestPullBackoff(t *testing.T) {
 		expect(t, "state later", b.state("web"), "ImagePullBackOff")
 		time.Sleep(10*time.Second - failureShown)
 		synctest.Wait()
-		expect(t, "tries after 10 s", len(b.fake.asked()), 2)
-		b.fake.setFail("image", nil)
+		expect(t, "tries after 10 s", len(b.fake.Asked()), 2)
+		b.fake.SetFail("image", nil)
 		time.Sleep(19 * time.Second)
 		synctest.Wait()
-		expect(t, "tries after 29 s", len(b.fake.asked()), 2)
+		expect(t, "tries after 29 s", len(b.fake.Asked()), 2)
 		time.Sleep(time.Second)
 		synctest.Wait()
 		expect(t, "state in the end", b.state("web"), "Running")
@@ -171,8 +172,8 @@ func TestFailureReasons(t *testing.T) {
 		t.Run(test.reason+" "+test.call, func(t *testing.T) {
 			inBubble(t, testPod("web", "log"), func(b *bench) {
 				b.pod.Spec.Containers[1].Image = "other"
-				b.fake.setFail(test.call+" web", test.err)
-				b.fake.setFail(test.call+" busybox", test.err)
+				b.fake.SetFail(test.call+" web", test.err)
+				b.fake.SetFail(test.call+" busybox", test.err)
 				b.start(nil)
 				synctest.Wait()
 				if test.reason == "CrashLoopBackOff" {
@@ -185,8 +186,8 @@ func TestFailureReasons(t *testing.T) {
 				expect(t, "state", b.state("web"), test.reason)
 				expect(t, "the other container", b.state("log"), "Running")
 				expect(t, "phase", b.worker.Status().Phase == corev1.PodRunning, test.reason == "CrashLoopBackOff")
-				b.fake.setFail(test.call+" web", nil)
-				b.fake.setFail(test.call+" busybox", nil)
+				b.fake.SetFail(test.call+" web", nil)
+				b.fake.SetFail(test.call+" busybox", nil)
 				if test.reason == "InvalidImageName" {
 					return // nothing can make it valid
 				}
@@ -213,7 +214,7 @@ func TestMissingObjectStartsWhenItComes(t *testing.T) {
 		b.worker.ObjectsChanged()
 		synctest.Wait()
 		expect(t, "state", b.state("web"), "Running")
-		if env := b.fake.config(id("web", 0)).Env; !slices.Contains(env, "A=v") {
+		if env := b.fake.Config(id("web", 0)).Env; !slices.Contains(env, "A=v") {
 			t.Errorf("env %q has no A=v", env)
 		}
 	})
@@ -221,10 +222,10 @@ func TestMissingObjectStartsWhenItComes(t *testing.T) {
 
 func TestGracefulStop(t *testing.T) {
 	inBubble(t, testPod("web", "log"), func(b *bench) {
-		b.fake.deaf["log-0"] = true
+		b.fake.SetDeaf("log-0")
 		b.start(nil)
 		synctest.Wait()
-		b.fake.take()
+		b.fake.Take()
 		told := time.Now()
 		b.worker.Stop(Stop{Deadline: told.Add(30 * time.Second), Reason: "deleted"})
 		synctest.Wait()
@@ -233,10 +234,10 @@ func TestGracefulStop(t *testing.T) {
 		expect(t, "the one that did not", b.state("log"), "Running")
 		<-b.worker.Done()
 		expect(t, "time it took", time.Since(told), 30*time.Second)
-		calls := b.fake.take()
+		calls := b.fake.Take()
 		expect(t, "kill", calls[0], "signal log-0 SIGKILL")
 		expect(t, "last", calls[len(calls)-1], "teardown")
-		expect(t, "containers left", len(b.fake.list()), 0)
+		expect(t, "containers left", len(b.fake.List()), 0)
 		expect(t, "OnGone calls", b.goneCalls(), 1)
 		if _, err := os.Stat(filepath.Join(b.cfg.Dir, testUID)); !errors.Is(err, os.ErrNotExist) {
 			t.Errorf("the pod's directory is left: %v", err)
@@ -244,9 +245,9 @@ func TestGracefulStop(t *testing.T) {
 	})
 }
 
-func expectSorted(t *testing.T, f *fakeRuntime, want ...string) {
+func expectSorted(t *testing.T, f *runtimetest.Fake, want ...string) {
 	t.Helper()
-	got := f.take()
+	got := f.Take()
 	slices.Sort(got)
 	if !slices.Equal(got, want) {
 		t.Errorf("calls %q, want %q", got, want)
@@ -255,7 +256,7 @@ func expectSorted(t *testing.T, f *fakeRuntime, want ...string) {
 
 func TestStopCanBeShortened(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
-		b.fake.deaf["web-0"] = true
+		b.fake.SetDeaf("web-0")
 		b.start(nil)
 		synctest.Wait()
 		told := time.Now()
@@ -272,7 +273,7 @@ func TestStopWaitsForNothingThatIsSlow(t *testing.T) {
 	for _, slow := range []string{"image", "setup", "create"} {
 		t.Run(slow, func(t *testing.T) {
 			inBubble(t, testPod("web"), func(b *bench) {
-				b.fake.hang[slow] = true
+				b.fake.SetHang(slow, true)
 				b.start(nil)
 				synctest.Wait()
 				told := time.Now()
@@ -291,7 +292,7 @@ func TestRestartedAgentAdoptsWithoutTouching(t *testing.T) {
 		b.start(nil)
 		synctest.Wait()
 		for i := range 2 {
-			b.fake.exit(id("web", i), 3)
+			b.fake.Exit(id("web", i), 3)
 			time.Sleep(10 * time.Second)
 			synctest.Wait()
 		}
@@ -308,10 +309,10 @@ func TestRestartedAgentAdoptsWithoutTouching(t *testing.T) {
 		}
 		// The back-off goes on where it was.
 		exited := time.Now()
-		b.fake.exit(id("web", 2), 3)
+		b.fake.Exit(id("web", 2), 3)
 		time.Sleep(20 * time.Second)
 		synctest.Wait()
-		expect(t, "wait", b.fake.when(t, "start web-3").Sub(exited), 20*time.Second)
+		expect(t, "wait", b.fake.When(t, "start web-3").Sub(exited), 20*time.Second)
 	})
 }
 
@@ -321,8 +322,8 @@ func TestRestartedAgentFindsWhatExitedMeanwhile(t *testing.T) {
 		synctest.Wait()
 		b.worker.Abandon()
 		<-b.worker.Done()
-		b.fake.quietExit(id("web", 0), 7)
-		b.fake.take()
+		b.fake.QuietExit(id("web", 0), 7)
+		b.fake.Take()
 		b.start(nil)
 		synctest.Wait()
 		expectSorted(t, b.fake, "create web-1", "remove web-0", "setup", "start web-1")
@@ -334,7 +335,7 @@ func TestCorruptStateIsRebuiltFromContainers(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		b.fake.exit(id("web", 0), 1)
+		b.fake.Exit(id("web", 0), 1)
 		synctest.Wait()
 		started := b.container("web").State.Running.StartedAt
 		b.worker.Abandon()
@@ -343,7 +344,7 @@ func TestCorruptStateIsRebuiltFromContainers(t *testing.T) {
 		if err := os.WriteFile(path, []byte("{"), 0o600); err != nil {
 			t.Fatal(err)
 		}
-		b.fake.take()
+		b.fake.Take()
 		time.Sleep(time.Minute)
 		b.start(nil)
 		synctest.Wait()
@@ -366,13 +367,13 @@ func TestRebootStartsTheNextAttemptAndAsksNobody(t *testing.T) {
 				synctest.Wait()
 				b.worker.Abandon()
 				<-b.worker.Done()
-				b.fake.reboot()
+				b.fake.Reboot()
 				if !kept {
 					if err := os.Remove(filepath.Join(b.cfg.Dir, testUID, statusFile)); err != nil {
 						t.Fatal(err)
 					}
 				}
-				b.fake.take()
+				b.fake.Take()
 				b.start(nil)
 				synctest.Wait()
 				expectSorted(t, b.fake, "create web-1", "remove web-0", "setup", "start web-1")
@@ -387,16 +388,14 @@ func TestRebootStartsTheNextAttemptAndAsksNobody(t *testing.T) {
 
 func TestHalfMadeContainerIsMadeAgain(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
-		b.fake.hang["create web-0"] = true
+		b.fake.SetHang("create web-0", true)
 		b.start(nil)
 		synctest.Wait()
 		b.worker.Abandon()
 		<-b.worker.Done()
-		delete(b.fake.hang, "create web-0")
-		b.fake.containers[id("web", 0)] = &runtime.ContainerStatus{
-			ID: id("web", 0), Name: "web", ImageRef: "busybox", State: runtime.ContainerUnknown,
-		}
-		b.fake.take()
+		b.fake.SetHang("create web-0", false)
+		b.fake.Add(runtime.ContainerStatus{ID: id("web", 0), Name: "web", ImageRef: "busybox", State: runtime.ContainerUnknown})
+		b.fake.Take()
 		b.start(nil)
 		synctest.Wait()
 		expectSorted(t, b.fake, "create web-0", "remove web-0", "setup", "start web-0")
@@ -406,7 +405,7 @@ func TestHalfMadeContainerIsMadeAgain(t *testing.T) {
 
 func TestRestartedAgentResumesAStop(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
-		b.fake.deaf["web-0"] = true
+		b.fake.SetDeaf("web-0")
 		b.start(nil)
 		synctest.Wait()
 		stop := Stop{Deadline: time.Now().Add(30 * time.Second)}
@@ -424,15 +423,15 @@ func TestContainerdAway(t *testing.T) {
 	inBubble(t, testPod("web", "log"), func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		b.fake.setFail("", runtime.ErrUnavailable)
+		b.fake.SetFail("", runtime.ErrUnavailable)
 		b.worker.Event(runtime.Event{Kind: runtime.EventDisconnected})
-		lost := b.fake.quietExit(id("log", 0), 9)
-		b.fake.exit(id("web", 0), 1) // heard at the last moment
+		lost := b.fake.QuietExit(id("log", 0), 9)
+		b.fake.Exit(id("web", 0), 1) // heard at the last moment
 		synctest.Wait()
 		expect(t, "web, its restart waiting", b.state("web"), "Terminated Error")
 		expect(t, "log, nothing known", b.state("log"), "Running")
 		expect(t, "failures reported", b.reported("Failed"), 0)
-		b.fake.setFail("", nil)
+		b.fake.SetFail("", nil)
 		back := time.Now()
 		b.worker.Event(runtime.Event{Kind: runtime.EventConnected})
 		synctest.Wait()
@@ -447,9 +446,9 @@ func TestContainerdAway(t *testing.T) {
 }
 
 func TestLostExitIsUnknown(t *testing.T) {
-	for what, lose := range map[string]func(*fakeRuntime){
-		"the shim died":         (*fakeRuntime).reboot,
-		"the container is gone": func(f *fakeRuntime) { f.forget(id("web", 0)) },
+	for what, lose := range map[string]func(*runtimetest.Fake){
+		"the shim died":         (*runtimetest.Fake).Reboot,
+		"the container is gone": func(f *runtimetest.Fake) { f.Forget(id("web", 0)) },
 	} {
 		t.Run(what, func(t *testing.T) {
 			inBubble(t, testPod("web"), func(b *bench) {
@@ -470,7 +469,7 @@ func TestLogWriterLost(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		b.fake.take()
+		b.fake.Take()
 		b.worker.Event(runtime.Event{Kind: runtime.EventLogWriterLost, ContainerID: id("web", 0)})
 		synctest.Wait()
 		expectCalls(t, b.fake, "signal web-0 ", "create web-1", "start web-1", "remove web-0")
@@ -488,7 +487,7 @@ func TestOOMKilled(t *testing.T) {
 				if !late {
 					b.worker.Event(oom)
 				}
-				b.fake.exit(id("web", 0), 137)
+				b.fake.Exit(id("web", 0), 137)
 				if late {
 					b.worker.Event(oom)
 				}
@@ -513,14 +512,14 @@ func TestTerminationMessage(t *testing.T) {
 		}
 		message := func() string { return b.container("web").LastTerminationState.Terminated.Message }
 		write(b.worker.messagePath("web", 0), "out of cheese")
-		b.fake.exit(id("web", 0), 1)
+		b.fake.Exit(id("web", 0), 1)
 		synctest.Wait()
 		expect(t, "from the file", message(), "out of cheese")
 		time.Sleep(10 * time.Second)
 
-		log := b.fake.config(id("web", 1)).LogPath
+		log := b.fake.Config(id("web", 1)).LogPath
 		write(log, "2026-01-02T15:04:05.1Z stdout F first\n2026-01-02T15:04:05.2Z stderr P sec\n2026-01-02T15:04:05.2Z stderr F ond\n")
-		b.fake.exit(id("web", 1), 1)
+		b.fake.Exit(id("web", 1), 1)
 		time.Sleep(10 * time.Second)
 		synctest.Wait()
 		expect(t, "from the log", message(), "first\nsecond\n")
@@ -542,12 +541,12 @@ func TestImageRemovedUnderThePodIsFetchedAgain(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		b.fake.take()
-		b.fake.setFail("create web-1", fmt.Errorf("image: %w", runtime.ErrNotFound))
-		b.fake.exit(id("web", 0), 1)
+		b.fake.Take()
+		b.fake.SetFail("create web-1", fmt.Errorf("image: %w", runtime.ErrNotFound))
+		b.fake.Exit(id("web", 0), 1)
 		synctest.Wait()
-		b.fake.setFail("create web-1", nil)
-		if calls := b.fake.take(); !slices.Contains(calls, "image busybox") {
+		b.fake.SetFail("create web-1", nil)
+		if calls := b.fake.Take(); !slices.Contains(calls, "image busybox") {
 			t.Errorf("calls %q", calls)
 		}
 		time.Sleep(createDelay)
@@ -560,11 +559,11 @@ func TestStuckProcessIsKilledAgain(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		b.fake.take()
-		b.fake.setSend(func(runtime.Event) {}) // the exit gets lost
+		b.fake.Take()
+		b.fake.SetSend(func(runtime.Event) {}) // the exit gets lost
 		b.worker.Stop(Stop{Deadline: time.Now()})
 		<-b.worker.Done()
-		calls := b.fake.take()
+		calls := b.fake.Take()
 		expect(t, "first", calls[0], "signal web-0 SIGKILL")
 		expect(t, "gone", b.goneCalls(), 1)
 	})
@@ -574,8 +573,8 @@ func TestStopOfAProcessWhoseExitWasMissed(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		b.fake.quietExit(id("web", 0), 1)
-		b.fake.setFail("signal", runtime.ErrNotFound)
+		b.fake.QuietExit(id("web", 0), 1)
+		b.fake.SetFail("signal", runtime.ErrNotFound)
 		told := time.Now()
 		b.worker.Stop(Stop{Deadline: told.Add(30 * time.Second)})
 		<-b.worker.Done()
@@ -585,13 +584,13 @@ func TestStopOfAProcessWhoseExitWasMissed(t *testing.T) {
 
 func TestStartWhoseAnswerGotLost(t *testing.T) {
 	inBubble(t, testPod("web"), func(b *bench) {
-		b.fake.setFail("start", runtime.ErrUnavailable)
+		b.fake.SetFail("start", runtime.ErrUnavailable)
 		b.start(nil)
 		synctest.Wait()
-		b.fake.setFail("start", nil)
+		b.fake.SetFail("start", nil)
 		time.Sleep(unavailableDelay)
 		synctest.Wait()
-		expect(t, "in containerd", b.fake.list()[0].State, runtime.ContainerRunning)
+		expect(t, "in containerd", b.fake.List()[0].State, runtime.ContainerRunning)
 		expect(t, "state", b.state("web"), "Running")
 		expect(t, "restarts", b.container("web").RestartCount, 0)
 	})
