@@ -14,7 +14,10 @@ func next(previous head, past [][32]byte, w Write) Object {
 		Key: w.Key, Version: Version{Generation: previous.version.Generation + 1, Hash: w.Hash}, Deleted: w.Deleted,
 		Birth: previous.birth, Body: bytes.Clone(w.Body), Author: w.Author,
 	}
-	if previous.deleted && !w.Deleted {
+	switch {
+	case w.Deleted:
+		o.Version.Hash, o.Body = [32]byte{}, nil
+	case previous.deleted:
 		o.Birth = o.Version.Generation
 	}
 	if !previous.deleted {

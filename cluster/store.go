@@ -35,7 +35,8 @@ type Store struct {
 	objects map[string]Object
 	damaged map[string]damage
 	// floor is a generation that no object can be above whose record, and maybe key, cannot be read at all; mostly 0.
-	floor uint64
+	floor      uint64
+	incomplete error // what the census says
 }
 
 // damage is a record that cannot be read. It stays on disk, untouched, until its key is written again.
@@ -49,19 +50,27 @@ type damage struct {
 func OpenStore(db *bbolt.DB, origin string, now func() time.Time) (*Store, error) {
 	s := &Store{db: db, origin: origin, now: now, objects: map[string]Object{}, damaged: map[string]damage{}}
 	err := db.Update(func(tx *bbolt.Tx) error {
-		bucket, err := tx.CreateBucketIfNotExists(bucketObjects)
+		objects, err := tx.CreateBucketIfNotExists(bucketObjects)
 		if err != nil {
 			return err
 		}
-		return bucket.ForEach(s.load)
+		counted, err := tx.CreateBucketIfNotExists(bucketCensus)
+		if err != nil {
+			return err
+		}
+		found, err := censusOf(objects)
+		if err != nil {
+			return err
+		}
+		kept := counted.Get(keyCensus)
+		s.floor, s.incomplete = found.floor(kept), found.compare(kept)
+		return objects.ForEach(s.load)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot read the objects in %s: %w", db.Path(), err)
 	}
 	return s, nil
 }
-
-var bucketObjects = []byte("objects")
 
 func (s *Store) load(k, v []byte) error {
 	key := string(k)
@@ -93,11 +102,14 @@ func (s *Store) All() []Object {
 	return slices.SortedFunc(maps.Values(s.objects), func(a, b Object) int { return strings.Compare(a.Key, b.Key) })
 }
 
-// Damaged lists the records that could not be read and were not written again since.
+// Damaged lists the records that could not be read and were not written again since, and what the census at the start found.
 func (s *Store) Damaged() []error {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var errs []error
+	if s.incomplete != nil {
+		errs = append(errs, fmt.Errorf("%s: %w", s.db.Path(), s.incomplete))
+	}
 	for _, key := range slices.Sorted(maps.Keys(s.damaged)) {
 		errs = append(errs, s.damaged[key].err)
 	}
@@ -111,23 +123,34 @@ func (s *Store) PutAll(writes []Write) ([]Object, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
 	stored := make([]Object, 0, len(writes))
-	latest := map[string]head{} // of keys written twice
-	past := map[string][][32]byte{}
+	written := map[string]Object{} // a key may come more than once
 	for _, w := range writes {
 		if w.Key == "" {
 			return nil, errors.New("cannot store an object without a key")
 		}
-		previous, known := latest[w.Key]
-		if !known {
-			previous, past[w.Key] = s.known(w.Key)
+		previous, past := s.known(w.Key)
+		if o, again := written[w.Key]; again {
+			previous, past = headOf(o), o.Past
 		}
-		o := next(previous, past[w.Key], w)
-		o.Origin, o.Time = s.origin, s.now().UTC().Truncate(time.Millisecond)
-		latest[w.Key], past[w.Key] = headOf(o), o.Past
+		o := next(previous, past, w)
+		o.Origin, o.Time = s.origin, displayTime(s.now())
+		written[w.Key] = o
 		stored = append(stored, o)
 	}
-	return stored, s.commit(stored)
+	if err := s.commit(stored); err != nil {
+		return nil, err
+	}
+	return stored, nil
 }
+
+// Birth is the Birth that an object would have if its key were written, not deleted, now.
+func (s *Store) Birth(key string) uint64 {
+	previous, past := s.known(key)
+	return next(previous, past, Write{Key: key}).Birth
+}
+
+// displayTime is a time as records keep it.
+func displayTime(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 
 // known is the highest version there is of a key, as far as that can be told, and the object's past.
 func (s *Store) known(key string) (head, [][32]byte) {
@@ -154,7 +177,7 @@ func (s *Store) commit(objects []Object) error {
 				return fmt.Errorf("object %q: %w", o.Key, err)
 			}
 		}
-		return nil
+		return recount(tx, s.floor)
 	})
 	if err != nil {
 		return fmt.Errorf("cannot write to %s: %w", s.db.Path(), err)
