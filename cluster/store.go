@@ -27,6 +27,7 @@ type Write struct {
 // for the bytes of Body and Past: all readers share them and nobody may change them.
 type Store struct {
 	db     *bbolt.DB
+	path   string // of db, which forgets it when it is closed
 	origin string
 	now    func() time.Time
 
@@ -48,7 +49,7 @@ type damage struct {
 // OpenStore reads all objects into memory. Records that cannot be read do not fail it: see Damaged. origin is this node's name,
 // the mark of writes made here.
 func OpenStore(db *bbolt.DB, origin string, now func() time.Time) (*Store, error) {
-	s := &Store{db: db, origin: origin, now: now, objects: map[string]Object{}, damaged: map[string]damage{}}
+	s := &Store{db: db, path: db.Path(), origin: origin, now: now, objects: map[string]Object{}, damaged: map[string]damage{}}
 	err := db.Update(func(tx *bbolt.Tx) error {
 		objects, err := tx.CreateBucketIfNotExists(bucketObjects)
 		if err != nil {
@@ -79,7 +80,7 @@ func (s *Store) load(k, v []byte) error {
 		s.objects[key] = o
 		return nil
 	}
-	d := damage{err: fmt.Errorf("object %q in %s: %w", key, s.db.Path(), err)}
+	d := damage{err: fmt.Errorf("object %q in %s: %w", key, s.path, err)}
 	if h, err := decodeHead(key, v); err == nil {
 		d.head = &h
 	}
@@ -108,7 +109,7 @@ func (s *Store) Damaged() []error {
 	defer s.mu.RUnlock()
 	var errs []error
 	if s.incomplete != nil {
-		errs = append(errs, fmt.Errorf("%s: %w", s.db.Path(), s.incomplete))
+		errs = append(errs, fmt.Errorf("%s: %w", s.path, s.incomplete))
 	}
 	for _, key := range slices.Sorted(maps.Keys(s.damaged)) {
 		errs = append(errs, s.damaged[key].err)
@@ -180,7 +181,7 @@ func (s *Store) commit(objects []Object) error {
 		return recount(tx, s.floor)
 	})
 	if err != nil {
-		return fmt.Errorf("cannot write to %s: %w", s.db.Path(), err)
+		return fmt.Errorf("cannot write to %s: %w", s.path, err)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
