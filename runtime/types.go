@@ -230,4 +230,7 @@ type LogOptions struct {
 	Since      time.Time // zero: from the start
 	TailLines  int64     // negative: all
 	LimitBytes int64     // 0: no limit
+	Stream     string    // "stdout" or "stderr"; "" is both
+	// Running tells Follow whether the container still runs; when it does not, the log is read to its end. nil: it runs until ctx ends.
+	Running func() bool
 }

@@ -24,12 +24,19 @@ const (
 )
 
 // podLogDir is /var/log/pods/<namespace>_<pod>_<uid>, as log shippers expect it.
-func (w *Worker) podLogDir() string {
-	return filepath.Join(w.cfg.PodLogs, fmt.Sprintf("%s_%s_%s", w.pod.Namespace, w.pod.Name, w.pod.UID))
+func podLogDir(podLogs string, pod *corev1.Pod) string {
+	return filepath.Join(podLogs, fmt.Sprintf("%s_%s_%s", pod.Namespace, pod.Name, pod.UID))
+}
+
+func (w *Worker) podLogDir() string { return podLogDir(w.cfg.PodLogs, w.pod) }
+
+// LogPath is where picket-logger writes the log of one attempt of a container; podLogs is Config.PodLogs.
+func LogPath(podLogs string, pod *corev1.Pod, container string, attempt int) string {
+	return filepath.Join(podLogDir(podLogs, pod), container, strconv.Itoa(attempt)+".log")
 }
 
 func (w *Worker) logPath(container string, attempt int) string {
-	return filepath.Join(w.podLogDir(), container, strconv.Itoa(attempt)+".log")
+	return LogPath(w.cfg.PodLogs, w.pod, container, attempt)
 }
 
 // logLink is where /var/log/containers points to an attempt's log. Shippers take the name apart and want 64 hexadecimal

@@ -3,6 +3,7 @@ package pod
 import (
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
@@ -11,8 +12,20 @@ import (
 	"k8s.io/kubectl/pkg/util/qos"
 )
 
+// idScheme is what Kubernetes puts before a container's id in a pod's status.
+const idScheme = "containerd://"
+
 // statusID is a container's id as Kubernetes shows it.
-func statusID(id string) string { return "containerd://" + id }
+func statusID(id string) string { return idScheme + id }
+
+// ContainerID is the runtime's id of what a pod's status calls containerID.
+func ContainerID(inStatus string) string { return strings.TrimPrefix(inStatus, idScheme) }
+
+// AttemptOf is the attempt's number in a status' containerID; ok is false when there is none.
+func AttemptOf(inStatus string) (attempt int, ok bool) {
+	attempt, err := strconv.Atoi(inStatus[strings.LastIndexByte(inStatus, '-')+1:])
+	return attempt, err == nil
+}
 
 // status is what the API shows at now. It notes transitions of the conditions.
 func (m *machine) status(host Host, now time.Time) corev1.PodStatus {

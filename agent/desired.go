@@ -1,0 +1,214 @@
+package agent
+
+import (
+	"encoding/json"
+	"fmt"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/picketd/picket/agent/api"
+	"github.com/picketd/picket/agent/daemonset"
+	"github.com/picketd/picket/agent/manifest"
+	"github.com/picketd/picket/cluster"
+)
+
+// daemonSet is what the loop knows of one DaemonSet. The object is nil once it was deleted; known is false for pods whose
+// DaemonSet nobody has told us about (a lost state file): those are left alone.
+type daemonSet struct {
+	object    *appsv1.DaemonSet
+	revisions []*appsv1.ControllerRevision
+	known     bool
+	memory    memory
+	dirty     bool
+	wakeUp    time.Time
+}
+
+// memory is what daemonset.Plan wants back the next time.
+type memory struct {
+	Failures  daemonset.Failures
+	Evictions map[string]daemonset.Eviction
+}
+
+// body is what the replicated store keeps of one object, opaque to package cluster.
+type body struct {
+	Created   metav1.Time                  `json:"created"`
+	Object    json.RawMessage              `json:"object"`
+	Revisions []*appsv1.ControllerRevision `json:"revisions,omitempty"`
+}
+
+// resources maps the kinds we keep to the resources the API serves.
+var resources = map[string]schema.GroupResource{
+	manifest.KindDaemonSet: {Group: "apps", Resource: "daemonsets"},
+	manifest.KindConfigMap: {Resource: "configmaps"},
+	manifest.KindSecret:    {Resource: "secrets"},
+	manifest.KindNamespace: {Resource: "namespaces"},
+	manifest.KindNode:      resourceNodes,
+}
+
+var (
+	resourceRevisions  = schema.GroupResource{Group: "apps", Resource: "controllerrevisions"}
+	resourceDaemonSets = resources[manifest.KindDaemonSet]
+	resourceConfigMaps = resources[manifest.KindConfigMap]
+	resourceSecrets    = resources[manifest.KindSecret]
+)
+
+func storeKey(r manifest.Ref) string { return r.Kind + "/" + r.Namespace + "/" + r.Name }
+
+func refOfKey(key string) (manifest.Ref, error) {
+	parts := strings.SplitN(key, "/", 3)
+	if len(parts) != 3 {
+		return manifest.Ref{}, fmt.Errorf("key %q is not kind/namespace/name", key)
+	}
+	return manifest.Ref{Kind: parts[0], Namespace: parts[1], Name: parts[2]}, nil
+}
+
+// read decodes a stored object into the one users see: with uid, generation and creation time.
+func read(o cluster.Object) (manifest.Object, []*appsv1.ControllerRevision, error) {
+	ref, err := refOfKey(o.Key)
+	if err != nil {
+		return nil, nil, err
+	}
+	var b body
+	if err := json.Unmarshal(o.Body, &b); err != nil {
+		return nil, nil, fmt.Errorf("cannot read %s: %w", ref, err)
+	}
+	object, err := manifest.DecodeBody(b.Object)
+	if err != nil {
+		return nil, nil, fmt.Errorf("cannot read %s: %w", ref, err)
+	}
+	object.SetUID(daemonset.UID(ref.Kind, ref.Namespace, ref.Name, o.Birth))
+	object.SetCreationTimestamp(b.Created)
+	if ref.Kind == manifest.KindDaemonSet {
+		object.SetGeneration(int64(o.Version.Generation))
+	}
+	return object, b.Revisions, nil
+}
+
+// load fills the loop's state and the cache from the store. An unreadable object is reported and left alone: it is never empty.
+func (l *loop) load() {
+	for _, o := range l.store.All() {
+		if err := l.show(o); err != nil {
+			l.trouble("UnreadableObject", err)
+		}
+	}
+	for _, name := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic} {
+		l.ensureNamespace(name)
+	}
+	l.publishNode()
+}
+
+// show makes one stored object (or its tombstone) the loop's and the cache's present state.
+func (l *loop) show(o cluster.Object) error {
+	ref, err := refOfKey(o.Key)
+	if err != nil {
+		return err
+	}
+	if o.Deleted {
+		l.forget(ref)
+		return nil
+	}
+	object, revisions, err := read(o)
+	if err != nil {
+		return err
+	}
+	if ref.Namespace != "" {
+		l.ensureNamespace(ref.Namespace)
+	}
+	switch object := object.(type) {
+	case *appsv1.DaemonSet:
+		l.showDaemonSet(object, revisions)
+	case *corev1.Node:
+		if object.Name == l.node.name {
+			l.node.section = *object
+			l.publishNode()
+		}
+	default:
+		l.cache.Set(resources[ref.Kind], object.(api.Object))
+		l.pods.objectsChanged(ref.Namespace)
+	}
+	return nil
+}
+
+func (l *loop) showDaemonSet(object *appsv1.DaemonSet, revisions []*appsv1.ControllerRevision) {
+	d := l.daemonSet(types.NamespacedName{Namespace: object.Namespace, Name: object.Name})
+	for _, old := range d.revisions {
+		if !hasRevision(revisions, old.Name) {
+			l.cache.Delete(resourceRevisions, old.Namespace, old.Name)
+		}
+	}
+	for _, r := range revisions {
+		l.cache.Set(resourceRevisions, r)
+	}
+	if d.object != nil {
+		object.Status = d.object.Status
+	}
+	d.object, d.revisions, d.known, d.dirty = object, revisions, true, true
+	l.publishDaemonSet(d)
+	for _, w := range manifest.Warnings(object) {
+		l.events.record(referenceTo("apps/v1", "DaemonSet", object), corev1.EventTypeWarning, "FieldNotHonoured", w.Field+": "+w.Text)
+	}
+}
+
+// publishDaemonSet puts the DaemonSet with its status into the cache.
+func (l *loop) publishDaemonSet(d *daemonSet) {
+	l.cache.Set(resources[manifest.KindDaemonSet], d.object.DeepCopy())
+}
+
+// forget takes a deleted object out of the cache. A DaemonSet stays known to the loop until its pods are gone.
+func (l *loop) forget(ref manifest.Ref) {
+	l.cache.Delete(resources[ref.Kind], ref.Namespace, ref.Name)
+	switch ref.Kind {
+	case manifest.KindDaemonSet:
+		d := l.daemonSet(types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name})
+		for _, r := range d.revisions {
+			l.cache.Delete(resourceRevisions, r.Namespace, r.Name)
+		}
+		d.object, d.revisions, d.known, d.dirty = nil, nil, true, true
+	case manifest.KindNode:
+		l.node.section = corev1.Node{}
+		l.publishNode()
+	case manifest.KindConfigMap, manifest.KindSecret:
+		l.pods.objectsChanged(ref.Namespace)
+	}
+}
+
+// daemonSet returns the loop's entry for a name, made when it is new.
+func (l *loop) daemonSet(name types.NamespacedName) *daemonSet {
+	d, ok := l.daemonSets[name]
+	if !ok {
+		d = &daemonSet{memory: l.state.recall(name.String())}
+		l.daemonSets[name] = d
+	}
+	return d
+}
+
+// ensureNamespace shows a namespace that nobody wrote: the ones every cluster has, and those that manifest files use.
+func (l *loop) ensureNamespace(name string) {
+	if _, ok := l.cache.Get(resources[manifest.KindNamespace], "", name); ok {
+		return
+	}
+	ns := &corev1.Namespace{
+		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
+		ObjectMeta: metav1.ObjectMeta{
+			Name: name, UID: daemonset.UID(manifest.KindNamespace, "", name, 0), CreationTimestamp: l.node.created,
+			Labels: map[string]string{corev1.LabelMetadataName: name},
+		},
+		Status: corev1.NamespaceStatus{Phase: corev1.NamespaceActive},
+	}
+	l.cache.Set(resources[manifest.KindNamespace], ns)
+}
+
+func hasRevision(list []*appsv1.ControllerRevision, name string) bool {
+	for _, r := range list {
+		if r.Name == name {
+			return true
+		}
+	}
+	return false
+}

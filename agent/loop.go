@@ -1,0 +1,260 @@
+package agent
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	goruntime "runtime"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"go.etcd.io/bbolt"
+	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/picketd/picket/agent/api"
+	"github.com/picketd/picket/agent/daemonset"
+	"github.com/picketd/picket/agent/manifest"
+	"github.com/picketd/picket/agent/pod"
+	"github.com/picketd/picket/cluster"
+	"github.com/picketd/picket/runtime"
+)
+
+const (
+	// tick bounds how long the loop sleeps; it also proves that the loop is alive.
+	tick = 5 * time.Second
+	// askWithin bounds what the loop itself asks of containerd, which may take a call and never answer.
+	askWithin = 10 * time.Second
+)
+
+// containers is what the loop itself asks of package runtime; the pods' workers ask the rest (pod.Runtime).
+type containers interface {
+	pod.Runtime
+	Containers(ctx context.Context) ([]runtime.ContainerStatus, error)
+	PodUIDs(ctx context.Context) ([]string, error)
+	Subscribe(ctx context.Context) <-chan runtime.Event
+	Version(ctx context.Context) (string, error)
+	ImportImages(ctx context.Context) error
+	ImageUsage() (count int, bytes int64)
+	Close() error
+}
+
+// loop owns the agent's state: only run and what it calls touch the fields below the line.
+type loop struct {
+	log     *slog.Logger
+	store   *cluster.Store
+	state   *state
+	cache   *api.Cache
+	events  *recorder
+	runtime containers
+	pods    *podSet
+	metrics *metrics
+	now     func() time.Time
+
+	calls        chan func()
+	statuses     mailbox
+	imports      chan struct{} // rings when containerd is back: imagesDir is to be looked at
+	turned       atomic.Int64  // unix seconds of the last turn
+	containerdUp atomic.Bool   // connected, for those outside the loop
+
+	// ---- touched by run only
+	node       node
+	daemonSets map[types.NamespacedName]*daemonSet
+	connected  bool // containerd answers
+	adopted    bool // what ran when the agent started has been taken over
+}
+
+// newLoop reads the state and the pods' records; nothing runs yet.
+func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers) (*loop, error) {
+	l := &loop{
+		log: log, runtime: rt, now: time.Now, calls: make(chan func()), statuses: newMailbox(), imports: make(chan struct{}, 1),
+		daemonSets: map[types.NamespacedName]*daemonSet{},
+	}
+	var err error
+	if l.state, err = openState(db, l.now()); err != nil {
+		return nil, err
+	}
+	if l.store, err = cluster.OpenStore(db, cfg.Node.Name, l.now); err != nil {
+		return nil, err
+	}
+	taints, err := parseTaints(cfg.Node.Taints)
+	if err != nil {
+		return nil, fmt.Errorf("node.taints: %w", err)
+	}
+	addresses := hostAddresses(cfg.API.Advertise)
+	l.node = node{
+		name: cfg.Node.Name, uid: daemonset.UID(manifest.KindNode, "", cfg.Node.Name, 0), created: metav1.NewTime(l.state.born),
+		configFile: cfg.File, labels: cfg.Node.Labels, taints: taints, facts: readHostFacts(cfg.DataDir), version: cfg.Version,
+	}
+	for _, a := range addresses {
+		l.node.addresses = append(l.node.addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a})
+	}
+	l.node.addresses = append(l.node.addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: l.node.name})
+	l.cache = api.NewCache(l.state.versions.Next)
+	l.events = newRecorder(l.cache, l.node.name, l.now)
+	host := pod.Host{NodeName: l.node.name, Hostname: hostname(), IPs: addresses, Allocatable: l.node.facts.capacity}
+	l.pods = &podSet{dir: cfg.podsDir(), cache: l.cache, log: log, byUID: map[types.UID]*hostPod{}, config: &pod.Config{
+		Runtime: rt, Objects: objects{l.cache}, Host: func() pod.Host { return host }, Dir: cfg.podsDir(),
+		PodLogs: cfg.Runtime.PodLogs, ContainerLogs: cfg.Runtime.ContainerLogs, Log: log,
+		OnStatus: func(uid string, s corev1.PodStatus) { l.statuses.status(types.UID(uid), s) },
+		OnGone:   func(uid string) { l.statuses.wentAway(types.UID(uid)) },
+		OnEvent: func(p *corev1.Pod, eventType, reason, message string) {
+			l.events.record(referenceTo("v1", "Pod", p), eventType, reason, message)
+		},
+	}}
+	for _, err := range append(l.store.Damaged(), l.pods.load()...) {
+		l.trouble("StateDamaged", err)
+	}
+	l.load()
+	l.turned.Store(l.now().Unix())
+	return l, nil
+}
+
+// trouble tells of something wrong with this host, in the log and as an event of its Node. Safe for concurrent use.
+func (l *loop) trouble(reason string, err error) {
+	l.log.Warn("trouble", "reason", reason, "error", err)
+	l.events.record(l.node.reference(), corev1.EventTypeWarning, reason, err.Error())
+}
+
+// run is the loop: it takes one thing that happened after the other and lets turn decide, until ctx ends.
+func (l *loop) run(ctx context.Context) {
+	news := l.runtime.Subscribe(ctx)
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			l.pods.abandon()
+			return
+		case call := <-l.calls:
+			call()
+		case e, ok := <-news:
+			if !ok {
+				news = nil
+				continue
+			}
+			l.heard(ctx, e)
+		case <-l.statuses.ready:
+			l.podsChanged()
+		case <-timer.C:
+		}
+		timer.Reset(l.turn(ctx))
+		l.turned.Store(l.now().Unix())
+	}
+}
+
+// do runs f in the loop, waits for it and returns its error. When ctx ends first, f may still run. What panics in f is an error
+// of f: one bad request or manifest must not take the agent down, the less so again and again.
+func (l *loop) do(ctx context.Context, f func() error) error {
+	done := make(chan error, 1)
+	call := func() {
+		defer func() {
+			if r := recover(); r != nil {
+				stack := make([]byte, 8<<10)
+				l.log.Error("panic", "panic", r, "stack", string(stack[:goruntime.Stack(stack, false)]))
+				done <- fmt.Errorf("picketd has a bug: %v", r)
+			}
+		}()
+		done <- f()
+	}
+	select {
+	case l.calls <- call:
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// heard takes news from containerd: about itself, or about one container, which its pod's worker wants to know.
+func (l *loop) heard(ctx context.Context, e runtime.Event) {
+	switch e.Kind {
+	case runtime.EventConnected:
+		l.setConnected(ctx, true)
+		l.takeOver(ctx)
+		l.pods.broadcast(e)
+	case runtime.EventDisconnected:
+		l.setConnected(ctx, false)
+		l.pods.broadcast(e)
+	default:
+		l.pods.deliver(e)
+	}
+}
+
+// takeOver adopts what runs, until that has succeeded once.
+func (l *loop) takeOver(ctx context.Context) {
+	if l.connected && !l.adopted {
+		ctx, cancel := context.WithTimeout(ctx, askWithin)
+		defer cancel()
+		l.adopted = l.adopt(ctx)
+	}
+}
+
+func (l *loop) setConnected(ctx context.Context, up bool) {
+	if up {
+		ctx, cancel := context.WithTimeout(ctx, askWithin)
+		defer cancel()
+		if v, err := l.runtime.Version(ctx); err == nil {
+			l.node.runtimeVersion = v
+		}
+		select {
+		case l.imports <- struct{}{}:
+		default:
+		}
+	}
+	if l.connected != up {
+		l.log.Info("containerd", "connected", up, "version", l.node.runtimeVersion)
+	}
+	l.connected = up
+	l.containerdUp.Store(up)
+	l.publishNode()
+}
+
+// mailbox holds the latest status of each pod that changed since the loop last looked: bounded by the number of pods, never
+// blocking the workers.
+type mailbox struct {
+	mu     sync.Mutex
+	latest map[types.UID]corev1.PodStatus
+	gone   map[types.UID]bool
+	ready  chan struct{}
+}
+
+func newMailbox() mailbox {
+	return mailbox{latest: map[types.UID]corev1.PodStatus{}, gone: map[types.UID]bool{}, ready: make(chan struct{}, 1)}
+}
+
+func (m *mailbox) status(uid types.UID, s corev1.PodStatus) {
+	m.mu.Lock()
+	m.latest[uid] = s
+	m.mu.Unlock()
+	m.ring()
+}
+
+func (m *mailbox) wentAway(uid types.UID) {
+	m.mu.Lock()
+	m.gone[uid] = true
+	m.mu.Unlock()
+	m.ring()
+}
+
+func (m *mailbox) ring() {
+	select {
+	case m.ready <- struct{}{}:
+	default:
+	}
+}
+
+// take empties the mailbox.
+func (m *mailbox) take() (latest map[types.UID]corev1.PodStatus, gone map[types.UID]bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	latest, gone = m.latest, m.gone
+	m.latest, m.gone = map[types.UID]corev1.PodStatus{}, map[types.UID]bool{}
+	return latest, gone
+}

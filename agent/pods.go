@@ -1,0 +1,336 @@
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/runtime/schema"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/picketd/picket/agent/api"
+	"github.com/picketd/picket/agent/daemonset"
+	"github.com/picketd/picket/agent/pod"
+	"github.com/picketd/picket/runtime"
+)
+
+var resourcePods = schema.GroupResource{Resource: "pods"}
+
+// podSet is the loop's pods on this host: their records on disk, their workers and what those reported. Only the loop touches it.
+//
+// A record is a file of its own, not part of the state file: when that is lost, the records still say what runs here and why.
+type podSet struct {
+	dir    string // <dir>/<uid>.json is a record; <dir>/<uid>/ belongs to the pod's worker
+	config *pod.Config
+	cache  *api.Cache
+	log    *slog.Logger
+	byUID  map[types.UID]*hostPod
+}
+
+// hostPod is one pod on this host.
+type hostPod struct {
+	podRecord
+	worker *pod.Worker // nil until containerd has told what runs
+}
+
+// podRecord is what a restarted agent must know of a pod.
+type podRecord struct {
+	Pod  *corev1.Pod `json:"pod"`
+	Stop *pod.Stop   `json:"stop,omitempty"`
+}
+
+// loadPods reads the records. An unreadable one is set aside and reported; its containers are judged by their labels.
+func (s *podSet) load() []error {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return []error{fmt.Errorf("cannot read the pods of this host: %w", err)}
+	}
+	var errs []error
+	for _, e := range entries {
+		uid, isRecord := strings.CutSuffix(e.Name(), ".json")
+		if !isRecord {
+			continue
+		}
+		path := filepath.Join(s.dir, e.Name())
+		b, err := os.ReadFile(path)
+		var r podRecord
+		if err == nil {
+			err = json.Unmarshal(b, &r)
+		}
+		if err == nil && (r.Pod == nil || string(r.Pod.UID) != uid) {
+			err = errors.New("it is not the record of this pod")
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("cannot read the pod record %s, set aside: %w", path, err))
+			_ = os.Rename(path, path+".corrupt")
+			continue
+		}
+		p := &hostPod{podRecord: r}
+		s.byUID[r.Pod.UID] = p
+		s.publish(p)
+	}
+	return errs
+}
+
+// save writes a record; durable says whether it must survive the loss of power too.
+func (s *podSet) save(r podRecord, durable bool) error {
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	if err := writeFile(filepath.Join(s.dir, string(r.Pod.UID)+".json"), b, durable); err != nil {
+		return fmt.Errorf("cannot write the pod's record: %w", err)
+	}
+	return nil
+}
+
+// writeFile replaces a file as a whole, readable for root alone; durable says whether it must survive the loss of power too.
+func writeFile(path string, data []byte, durable bool) error {
+	f, err := os.OpenFile(path+".new", os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
+	if err != nil {
+		return err
+	}
+	_, err = f.Write(data)
+	if err == nil && durable {
+		err = f.Sync()
+	}
+	if err = errors.Join(err, f.Close()); err == nil {
+		err = os.Rename(path+".new", path)
+	}
+	if err != nil {
+		_ = os.Remove(path + ".new")
+		return err
+	}
+	if !durable {
+		return nil
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync() // the name too
+}
+
+// create records a new pod and starts its worker.
+func (s *podSet) create(p *corev1.Pod, now time.Time) error {
+	p.CreationTimestamp = metav1.NewTime(now)
+	if p.Status.Phase == "" {
+		p.Status.Phase = corev1.PodPending
+	}
+	h := &hostPod{podRecord: podRecord{Pod: p}}
+	if err := s.save(h.podRecord, false); err != nil {
+		return err
+	}
+	s.byUID[p.UID] = h
+	s.publish(h)
+	s.start(h, nil)
+	return nil
+}
+
+func (s *podSet) start(h *hostPod, adopted []runtime.ContainerStatus) {
+	h.worker = pod.Start(s.config, h.Pod.DeepCopy(), adopted, h.Stop)
+}
+
+// stop decides that a pod ends: on disk first, then its worker is told. grace overrides the pod's own, in seconds. A second stop
+// may only bring the end nearer.
+func (s *podSet) stop(uid types.UID, grace *int64, reason string, now time.Time) error {
+	h, ok := s.byUID[uid]
+	if !ok {
+		return nil
+	}
+	seconds := int64(corev1.DefaultTerminationGracePeriodSeconds)
+	if g := h.Pod.Spec.TerminationGracePeriodSeconds; g != nil {
+		seconds = *g
+	}
+	if grace != nil {
+		seconds = *grace
+	}
+	stop := pod.Stop{Deadline: now.Add(time.Duration(seconds) * time.Second), Reason: reason}
+	if h.Stop != nil && !stop.Deadline.Before(h.Stop.Deadline) {
+		return nil
+	}
+	record := h.podRecord
+	record.Stop = &stop
+	record.Pod = h.Pod.DeepCopy()
+	deadline := metav1.NewTime(stop.Deadline)
+	record.Pod.DeletionTimestamp, record.Pod.DeletionGracePeriodSeconds = &deadline, &seconds
+	if err := s.save(record, true); err != nil {
+		return err
+	}
+	h.podRecord = record
+	s.publish(h)
+	if h.worker != nil {
+		h.worker.Stop(stop)
+	}
+	return nil
+}
+
+// setStatus takes in a worker's report and names the pod's DaemonSet.
+func (s *podSet) setStatus(uid types.UID, status corev1.PodStatus) (types.NamespacedName, bool) {
+	h, ok := s.byUID[uid]
+	if !ok {
+		return types.NamespacedName{}, false
+	}
+	h.Pod.Status = status
+	s.publish(h)
+	return ownerOf(h.Pod), true
+}
+
+// remove forgets a pod whose last trace is gone.
+func (s *podSet) remove(uid types.UID) (types.NamespacedName, bool) {
+	h, ok := s.byUID[uid]
+	if !ok {
+		return types.NamespacedName{}, false
+	}
+	if err := os.Remove(filepath.Join(s.dir, string(uid)+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		s.log.Warn("cannot remove the pod's record", "pod", h.Pod.Name, "error", err)
+	}
+	delete(s.byUID, uid)
+	s.cache.Delete(resourcePods, h.Pod.Namespace, h.Pod.Name)
+	return ownerOf(h.Pod), true
+}
+
+func (s *podSet) publish(h *hostPod) { s.cache.Set(resourcePods, h.Pod.DeepCopy()) }
+
+// of are the pods of one DaemonSet here.
+func (s *podSet) of(name types.NamespacedName) []*hostPod {
+	var list []*hostPod
+	for _, h := range s.byUID {
+		if ownerOf(h.Pod) == name {
+			list = append(list, h)
+		}
+	}
+	slices.SortFunc(list, func(a, b *hostPod) int { return strings.Compare(string(a.Pod.UID), string(b.Pod.UID)) })
+	return list
+}
+
+// observed tells the planner what runs here for one DaemonSet.
+func (s *podSet) observed(name types.NamespacedName) []daemonset.Pod {
+	var list []daemonset.Pod
+	for _, h := range s.of(name) {
+		o := daemonset.Pod{
+			UID: string(h.Pod.UID), Name: h.Pod.Name, Revision: h.Pod.Labels[appsv1.ControllerRevisionHashLabelKey],
+			Phase: h.Pod.Status.Phase, Created: h.Pod.CreationTimestamp.Time, Terminating: h.Stop != nil,
+		}
+		for _, c := range h.Pod.Status.Conditions {
+			switch {
+			case c.Type != corev1.PodReady:
+			case c.Status == corev1.ConditionTrue:
+				o.Ready, o.ReadySince = true, c.LastTransitionTime.Time
+			default:
+				o.UnreadySince = c.LastTransitionTime.Time
+			}
+		}
+		o.Reason = waitingReason(h.Pod)
+		list = append(list, o)
+	}
+	return list
+}
+
+// waitingReason is why a pod is not ready, as kubectl shows it; "" when no container says.
+func waitingReason(p *corev1.Pod) string {
+	for _, c := range p.Status.ContainerStatuses {
+		if w := c.State.Waiting; w != nil && w.Reason != "ContainerCreating" {
+			if w.Message == "" {
+				return w.Reason
+			}
+			return w.Reason + ": " + w.Message
+		}
+	}
+	return p.Status.Message
+}
+
+// revisionsOf are the revisions that pods of a DaemonSet run here: history must keep them.
+func (s *podSet) revisionsOf(name types.NamespacedName) []string {
+	var list []string
+	for _, h := range s.of(name) {
+		list = append(list, h.Pod.Labels[appsv1.ControllerRevisionHashLabelKey])
+	}
+	return list
+}
+
+// broadcast tells every worker; deliver tells the one whose container it is about.
+func (s *podSet) broadcast(e runtime.Event) {
+	for _, h := range s.byUID {
+		if h.worker != nil {
+			h.worker.Event(e)
+		}
+	}
+}
+
+func (s *podSet) deliver(e runtime.Event) {
+	if h, ok := s.byUID[types.UID(e.PodUID)]; ok && h.worker != nil {
+		h.worker.Event(e)
+	}
+}
+
+// objectsChanged lets the pods of a namespace look at their ConfigMaps and Secrets again.
+func (s *podSet) objectsChanged(namespace string) {
+	for _, h := range s.byUID {
+		if h.worker != nil && h.Pod.Namespace == namespace {
+			h.worker.ObjectsChanged()
+		}
+	}
+}
+
+// abandonWithin bounds how long the workers may take to finish what they are doing when the agent ends.
+const abandonWithin = 5 * time.Second
+
+// abandon ends the workers and leaves the containers running.
+func (s *podSet) abandon() {
+	for _, h := range s.byUID {
+		if h.worker != nil {
+			h.worker.Abandon()
+		}
+	}
+	late := time.After(abandonWithin)
+	for _, h := range s.byUID {
+		if h.worker == nil {
+			continue
+		}
+		select {
+		case <-h.worker.Done():
+		case <-late:
+			s.log.Warn("some pods' workers did not end in time")
+			return
+		}
+	}
+}
+
+// ownerOf names the DaemonSet a pod belongs to. The name counts, not the uid: a DaemonSet that was lost and came back finds its
+// pods again.
+func ownerOf(p *corev1.Pod) types.NamespacedName {
+	if owner := metav1.GetControllerOf(p); owner != nil {
+		return types.NamespacedName{Namespace: p.Namespace, Name: owner.Name}
+	}
+	return types.NamespacedName{Namespace: p.Namespace}
+}
+
+// deletePod takes kubectl delete pod: the pod ends, and the DaemonSet makes another.
+func (l *loop) deletePod(w api.Write, current api.Object) (api.Object, error) {
+	if w.Object != nil {
+		return nil, apierrors.NewMethodNotSupported(w.Resource, "update")
+	}
+	if !w.DryRun {
+		if err := l.pods.stop(current.GetUID(), w.GracePeriodSeconds, "deleted by "+w.Author, l.now()); err != nil {
+			return nil, asStatus(err)
+		}
+		l.daemonSet(ownerOf(current.(*corev1.Pod))).dirty = true
+	}
+	if now, ok := l.cache.Get(resourcePods, w.Namespace, w.Name); ok {
+		return now, nil
+	}
+	return current, nil
+}

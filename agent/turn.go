@@ -1,0 +1,149 @@
+package agent
+
+import (
+	"context"
+	"reflect"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/picketd/picket/agent/daemonset"
+)
+
+// turn plans every DaemonSet that something happened to, or whose time has come, and carries the decisions out. It returns how
+// long the loop may sleep.
+func (l *loop) turn(ctx context.Context) time.Duration {
+	now := l.now()
+	sleep := tick
+	l.takeOver(ctx)
+	for name, d := range l.daemonSets {
+		if d.dirty || (!d.wakeUp.IsZero() && !now.Before(d.wakeUp)) {
+			l.plan(ctx, name, d, now)
+		}
+		if !d.wakeUp.IsZero() {
+			sleep = min(sleep, max(d.wakeUp.Sub(now), 0))
+		}
+	}
+	return sleep
+}
+
+func (l *loop) planAll() {
+	for _, d := range l.daemonSets {
+		d.dirty = true
+	}
+}
+
+// plan asks the pure core about one DaemonSet and does what it says, in that order: remember, act, publish.
+func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet, now time.Time) {
+	d.dirty, d.wakeUp = false, time.Time{}
+	if !l.adopted || !d.known {
+		return // what runs here is not known yet, or not whose it is: decide nothing
+	}
+	view := daemonset.View{DaemonSet: d.object}
+	if d.object != nil {
+		view.Generation = d.object.Generation
+		view.Revision = currentRevision(d.revisions)
+	}
+	observed := daemonset.Observed{Pods: l.pods.observed(name), Failures: d.memory.Failures, Evictions: d.memory.Evictions}
+	decision := daemonset.Plan(view, daemonset.Self{Node: l.node.current}, observed, now)
+
+	l.remember(name, d, memory{Failures: decision.Failures, Evictions: decision.Evictions})
+	for _, action := range decision.Actions {
+		l.act(ctx, name, d, action, now)
+	}
+	d.wakeUp = decision.WakeUp
+	if d.object == nil {
+		if len(l.pods.of(name)) == 0 {
+			delete(l.daemonSets, name)
+			l.remember(name, d, memory{})
+		}
+		return
+	}
+	if status := daemonset.Sum(d.object, []daemonset.Status{decision.Status}); !reflect.DeepEqual(status, d.object.Status) {
+		d.object.Status = status
+		l.publishDaemonSet(d)
+	}
+}
+
+// remember makes the planner's memory durable when it changed.
+func (l *loop) remember(name types.NamespacedName, d *daemonSet, m memory) {
+	if reflect.DeepEqual(m, d.memory) {
+		return
+	}
+	d.memory = m
+	kept := &m
+	if reflect.DeepEqual(m, memory{}) {
+		kept = nil
+	}
+	if err := l.state.remember(name.String(), kept); err != nil {
+		l.log.Warn("cannot keep the planner's memory", "daemonset", name, "error", err)
+	}
+}
+
+// act carries out one action. Its reason goes to the log and to the events of the DaemonSet (or of the node, when it is gone).
+func (l *loop) act(ctx context.Context, name types.NamespacedName, d *daemonSet, action daemonset.Action, now time.Time) {
+	about := l.node.reference()
+	if d.object != nil {
+		about = referenceTo("apps/v1", "DaemonSet", d.object)
+	}
+	l.log.Info(action.Message, "reason", action.Reason, "daemonset", name, "revision", action.Revision, "pod", action.UID)
+	var err error
+	switch action.Kind {
+	case daemonset.Create:
+		err = l.createPod(d, action, now)
+	case daemonset.Delete:
+		err = l.pods.stop(types.UID(action.UID), nil, action.Message, now)
+	}
+	if err != nil {
+		l.log.Error("cannot carry out", "daemonset", name, "reason", action.Reason, "error", err)
+		l.events.record(about, corev1.EventTypeWarning, "Failed"+string(action.Kind), err.Error())
+		d.wakeUpBy(now.Add(tick))
+		return
+	}
+	l.events.record(about, action.EventType(), action.Reason, action.Message)
+}
+
+func (d *daemonSet) wakeUpBy(t time.Time) {
+	if d.wakeUp.IsZero() || t.Before(d.wakeUp) {
+		d.wakeUp = t
+	}
+}
+
+// createPod makes the pod of a revision and starts its worker. Nothing waits for the disk here: a pod whose record is lost with
+// the power is simply decided anew, under another name.
+func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) error {
+	revision, err := revisionNamed(d.revisions, action.Revision)
+	if err != nil {
+		return err
+	}
+	p, err := daemonset.NewPod(d.object, revision, l.node.current, l.state.pods.Next())
+	if err != nil {
+		return err
+	}
+	return l.pods.create(p, now)
+}
+
+// podsChanged takes in what the workers reported since the last time.
+func (l *loop) podsChanged() {
+	latest, gone := l.statuses.take()
+	for uid, status := range latest {
+		if name, ok := l.pods.setStatus(uid, status); ok {
+			l.daemonSet(name).dirty = true
+		}
+	}
+	for uid := range gone {
+		if name, ok := l.pods.remove(uid); ok {
+			l.daemonSet(name).dirty = true
+		}
+	}
+}
+
+// currentRevision is the hash of the newest revision; NextHistory keeps it last.
+func currentRevision(list []*appsv1.ControllerRevision) string {
+	if len(list) == 0 {
+		return ""
+	}
+	return list[len(list)-1].Labels[appsv1.ControllerRevisionHashLabelKey]
+}
