@@ -1,0 +1,276 @@
+package main
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+
+	"github.com/spf13/pflag"
+	"github.com/spf13/viper"
+
+	"github.com/picketd/picket/agent"
+)
+
+const (
+	defaultFile = "/etc/picket/picketd.yaml"
+	configFlag  = "config"
+	configEnv   = "PICKET_CONFIG"
+	// maxFile is the most a configuration file may hold, in bytes.
+	maxFile = 1 << 20
+)
+
+// source is where the configuration comes from: the command line, the environment and a file.
+type source struct {
+	flags    *pflag.FlagSet
+	hostname func() (string, error)
+	exists   func(path string) bool
+}
+
+// newSource makes a flag of every key.
+func newSource(flags *pflag.FlagSet) *source {
+	flags.SortFlags = false // in the order of the file
+	flags.String(configFlag, "", "configuration file (also "+configEnv+"; default "+defaultFile+", which may be missing)")
+	defaults := agent.DefaultConfig()
+	for _, k := range keys {
+		flags.Var(&flagValue{key: k, text: k.text(k.get(&defaults))}, k.name, k.help)
+	}
+	return &source{flags: flags, hostname: os.Hostname, exists: exists}
+}
+
+// anyCase lets --datadir be --dataDir.
+func anyCase(_ *pflag.FlagSet, name string) pflag.NormalizedName {
+	for _, k := range keys {
+		if strings.EqualFold(k.name, name) {
+			name = k.name
+		}
+	}
+	return pflag.NormalizedName(name)
+}
+
+// exists tells a file that is there, be it one that may not be looked at.
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil || errors.Is(err, fs.ErrPermission)
+}
+
+// file is the configuration file's path, absolute; named tells that the user said so, and it must be there.
+func (s *source) file() (path string, named bool, err error) {
+	path, named = defaultFile, false
+	if p := os.Getenv(configEnv); p != "" {
+		path, named = p, true
+	}
+	if f := s.flags.Lookup(configFlag); f.Changed {
+		path, named = f.Value.String(), true
+	}
+	if path, err = filepath.Abs(path); err != nil {
+		err = fmt.Errorf("cannot tell where the configuration file is: %w", err)
+	}
+	return path, named, err
+}
+
+// content is a configuration file as it was found at one time.
+type content struct {
+	path string // "" when there is none
+	data []byte
+}
+
+// read reads the file. No file is an error only where the user named it.
+func (s *source) read() (content, error) {
+	path, named, err := s.file()
+	if err != nil {
+		return content{}, err
+	}
+	data, err := readFile(path)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && !named:
+		return content{}, nil
+	case err != nil:
+		return content{path: path}, err
+	}
+	return content{path: path, data: data}, nil
+}
+
+// readFile takes regular files of a sensible size only; O_NONBLOCK is for the FIFO that nobody writes to.
+func readFile(path string) ([]byte, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, fileError(path, err)
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	switch {
+	case err != nil:
+		return nil, fileError(path, err)
+	case info.IsDir():
+		return nil, fmt.Errorf("%s: is a directory, not a configuration file", path)
+	case !info.Mode().IsRegular():
+		return nil, fmt.Errorf("%s: is not a regular file", path)
+	}
+	data, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	switch {
+	case err != nil:
+		return nil, fileError(path, err)
+	case len(data) > maxFile:
+		return nil, fmt.Errorf("%s: is larger than %d MiB, which no configuration is", path, maxFile>>20)
+	}
+	return data, nil
+}
+
+// fileError is file: what is wrong, as every other problem.
+func fileError(path string, err error) error {
+	var pathErr *fs.PathError
+	if errors.As(err, &pathErr) {
+		err = pathErr.Err
+	}
+	return fmt.Errorf("%s: cannot be read: %w", path, err)
+}
+
+// loaded is a configuration, and what is to be said about it.
+type loaded struct {
+	config   agent.Config
+	warnings []string
+	problems []problem // none: the configuration is good
+}
+
+// resolve makes the configuration of the file's content and of everything that counts more, and checks it.
+func (s *source) resolve(c content) loaded {
+	doc := decode(c.data)
+	l := loaded{config: agent.DefaultConfig(), warnings: unknownEnvironment(os.Environ())}
+	l.config.File, l.config.Version = c.path, version
+	bad := map[string]bool{} // keys whose value is not what the user meant: no use to check it
+	for _, p := range doc.problems {
+		l.problems = append(l.problems, problem{file: c.path, finding: p})
+		bad[withoutIndex(p.key)] = true
+	}
+	v := s.viper(doc)
+	for _, k := range keys {
+		value, err := typed(k, v.Get(k.name))
+		if err != nil {
+			l.problems = append(l.problems, s.locate(c, doc, agent.Problem{Key: k.name, Text: err.Error()}))
+			bad[k.name] = true
+			continue
+		}
+		k.set(&l.config, value)
+	}
+	hostname, _ := s.hostname() // without one the check asks for a name
+	l.warnings = append(l.warnings, l.config.FillIn(hostname, s.exists)...)
+	for _, p := range append(l.config.Check(), l.config.CheckFiles(s.exists)...) {
+		if !bad[withoutIndex(p.Key)] {
+			l.problems = append(l.problems, s.locate(c, doc, p))
+		}
+	}
+	slices.SortStableFunc(l.problems, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
+	return l
+}
+
+// viper knows for every key what counts: flag, environment, file, default, in this order.
+func (s *source) viper(doc document) *viper.Viper {
+	v := viper.New()
+	defaults := agent.DefaultConfig()
+	file := map[string]any{}
+	for _, k := range keys {
+		v.SetDefault(k.name, k.get(&defaults))
+		_ = v.BindEnv(k.name, k.env())                  // fails only without a name
+		_ = v.BindPFlag(k.name, s.flags.Lookup(k.name)) // fails only without a flag
+		if value, ok := doc.values[k.name]; ok {
+			put(file, strings.Split(k.name, "."), value)
+		}
+	}
+	_ = v.MergeConfigMap(file) // never fails
+	return v
+}
+
+// put sets a value in nested maps.
+func put(m map[string]any, path []string, value any) {
+	if len(path) == 1 {
+		m[path[0]] = value
+		return
+	}
+	section, ok := m[path[0]].(map[string]any)
+	if !ok {
+		section = map[string]any{}
+		m[path[0]] = section
+	}
+	put(section, path[1:], value)
+}
+
+// typed is a value as the key wants it: those of flags and of the environment are texts.
+func typed(k key, value any) (any, error) {
+	if text, ok := value.(string); ok {
+		return k.parse(text)
+	}
+	return value, nil
+}
+
+// withoutIndex is "node.taints" for "node.taints[0]".
+func withoutIndex(key string) string {
+	name, _, _ := strings.Cut(key, "[")
+	return name
+}
+
+// locate says where a value came from.
+func (s *source) locate(c content, doc document, p agent.Problem) problem {
+	out := problem{file: c.path, finding: finding{key: p.Key, text: p.Text}}
+	name := withoutIndex(p.Key)
+	for _, k := range keys {
+		switch {
+		case k.name != name:
+		case s.flags.Changed(name):
+			out.file = "flag --" + name
+			return out
+		case os.Getenv(k.env()) != "":
+			out.file = "environment " + k.env()
+			return out
+		}
+	}
+	if out.line = doc.lines[p.Key]; out.line == 0 {
+		out.line = doc.lines[name]
+	}
+	return out
+}
+
+// problem is one thing wrong, and where.
+type problem struct {
+	file string // or "flag --api.listen", or "environment PICKET_API_LISTEN"; "" for a default
+	finding
+}
+
+func (p problem) String() string {
+	var parts []string
+	if p.file != "" && p.line > 0 {
+		parts = append(parts, fmt.Sprintf("%s:%d", p.file, p.line))
+	} else if p.file != "" {
+		parts = append(parts, p.file)
+	}
+	if p.key != "" {
+		parts = append(parts, p.key)
+	}
+	return oneLine(strings.Join(append(parts, p.text), ": "))
+}
+
+// unknownEnvironment warns of variables that look like keys and are none. Other programs of picket have some of their own.
+func unknownEnvironment(environ []string) (warnings []string) {
+	known := []string{configEnv, "PICKET_SOCKET", "PICKET_KUBECONFIG", "PICKET_SOAK"}
+	for _, k := range keys {
+		known = append(known, k.env())
+	}
+	for _, e := range environ {
+		name, _, _ := strings.Cut(e, "=")
+		if !strings.HasPrefix(name, "PICKET_") || slices.Contains(known, name) {
+			continue
+		}
+		hint := ""
+		if near, ok := nearest(name, known); ok {
+			hint = ": did you mean " + near + "?"
+		}
+		warnings = append(warnings, "environment variable "+name+" is no key of the configuration"+hint)
+	}
+	return warnings
+}
