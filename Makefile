@@ -1,4 +1,5 @@
-# make run: a fleet of one host in a scratch directory. make test: everything, real containerd included. Both install what is missing.
+# make run: a fleet of one host in a scratch directory, until make stop. make test: everything, real containerd included.
+# Both install what is missing.
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 
@@ -13,7 +14,7 @@ LDFLAGS = -s -w -X main.version=$(VERSION) \
 
 export CGO_ENABLED = 0
 
-.PHONY: build run test lint fmt generate bench soak race clean deps
+.PHONY: build run stop test lint fmt generate bench soak race clean deps
 
 build:
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -23,6 +24,9 @@ deps:
 
 run: deps build
 	@go run ./scripts/run
+
+stop:
+	@go run ./scripts/run stop
 
 test: deps
 	go test -timeout 12m ./...

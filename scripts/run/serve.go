@@ -1,0 +1,177 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/picketd/picket/runtime/runtimetest"
+)
+
+const (
+	// hubWithin is how long Docker Hub may take to answer before it counts as out of reach.
+	hubWithin = 3 * time.Second
+	// stopWithin bounds what the pods and the agent may take to end.
+	stopWithin = time.Minute
+)
+
+// images are the names that configs/examples pull.
+var images = []string{"busybox"}
+
+// serve is the host: it runs containerd, a registry if one is needed, and picketd, until it is told to end. Then it removes
+// everything that they made.
+func serve(ctx context.Context, p place) (err error) {
+	lock, err := p.hold()
+	if err != nil {
+		return err
+	}
+	defer lock.Close()
+	containerd, err := runtimetest.Start(ctx, p.dir)
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, containerd.Close()) }()
+	registry, err := p.registry()
+	if err != nil {
+		return err
+	}
+	if registry != nil {
+		defer func() { err = errors.Join(err, registry.Close()) }()
+	}
+	if err := p.configure(containerd.Address); err != nil {
+		return err
+	}
+	agent := exec.Command(p.binary("picketd"), "--config", p.config())
+	agent.Stdout, agent.Stderr = os.Stdout, os.Stderr
+	agent.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	if err := agent.Start(); err != nil {
+		return fmt.Errorf("cannot start picketd: %w", err)
+	}
+	ended := make(chan error, 1)
+	go func() { ended <- agent.Wait() }()
+	select {
+	case err := <-ended:
+		return fmt.Errorf("picketd ended: %w", err)
+	case <-ctx.Done():
+	}
+	p.removePods()
+	return endProcess(agent, ended)
+}
+
+// hold takes the lock and says who holds it.
+func (p place) hold() (*os.File, error) {
+	f, err := os.OpenFile(p.lock(), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, err
+	}
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return nil, fmt.Errorf("another `make run` holds %s: %w", p.lock(), err)
+	}
+	_, err = fmt.Fprintln(f, os.Getpid())
+	return f, err
+}
+
+// registry serves the examples' images under their own names where Docker Hub is out of reach; nil where it is not.
+func (p place) registry() (*runtimetest.Registry, error) {
+	if err := os.MkdirAll(p.hosts(), 0o755); err != nil {
+		return nil, err
+	}
+	if conn, err := net.DialTimeout("tcp", "registry-1.docker.io:443", hubWithin); err == nil {
+		return nil, conn.Close()
+	}
+	registry, err := runtimetest.NewRegistry()
+	if err != nil {
+		return nil, err
+	}
+	image, err := runtimetest.Image{}.Build()
+	for _, name := range images {
+		if err == nil {
+			err = registry.Push(name, image)
+		}
+	}
+	if err == nil {
+		err = registry.WriteHosts(p.hosts(), "docker.io")
+	}
+	if err == nil {
+		err = os.WriteFile(p.offline(), []byte(strings.Join(images, ", ")), 0o600)
+	}
+	if err != nil {
+		return nil, errors.Join(err, registry.Close())
+	}
+	return registry, nil
+}
+
+func (p place) hosts() string  { return filepath.Join(p.dir, "certs.d") }
+func (p place) config() string { return filepath.Join(p.dir, "picketd.yaml") }
+
+// offline is there when the images are not Docker Hub's; it names them.
+func (p place) offline() string { return filepath.Join(p.dir, "offline") }
+
+// configure writes the agent's configuration: everything it would put elsewhere is in p.dir, and the ports are free ones.
+func (p place) configure(containerd string) error {
+	api, err := freePort()
+	if err != nil {
+		return err
+	}
+	metrics, err := freePort()
+	if err != nil {
+		return err
+	}
+	text := fmt.Sprintf(`node: {labels: {disktype: ssd}}
+cluster: {name: try}
+api: {listen: %q, socket: %q, pki: %[3]s/pki}
+metrics: {listen: %[4]q}
+runtime: {address: %[5]q, imagesDir: %[3]s/images, hostsDir: %[3]s/certs.d, podLogs: %[3]s/logs/pods, containerLogs: %[3]s/logs/containers}
+manifests: %[3]s/manifests.d
+dataDir: %[3]s/data
+runDir: %[3]s/run
+`, api, p.socket(), p.dir, metrics, containerd)
+	return os.WriteFile(p.config(), []byte(text), 0o600)
+}
+
+// freePort is a loopback address that nobody uses at this moment.
+func freePort() (string, error) {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		return "", err
+	}
+	return l.Addr().String(), l.Close()
+}
+
+// removePods deletes the DaemonSets and waits until the agent has taken the pods with their networks away.
+func (p place) removePods() {
+	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
+	defer cancel()
+	if out, err := p.picket(ctx, "delete", "daemonsets", "--all", "--all-namespaces").CombinedOutput(); err != nil {
+		log.Printf("cannot delete the DaemonSets: %v: %s", err, out)
+		return
+	}
+	for ctx.Err() == nil {
+		out, err := p.picket(ctx, "get", "pods", "--all-namespaces", "-o", "name").Output()
+		if err == nil && len(out) == 0 {
+			return
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	log.Print("some pods did not end in time")
+}
+
+// endProcess asks a process to end, then makes it.
+func endProcess(cmd *exec.Cmd, ended <-chan error) error {
+	_ = cmd.Process.Signal(syscall.SIGTERM)
+	select {
+	case err := <-ended:
+		return err
+	case <-time.After(stopWithin):
+		_ = cmd.Process.Kill()
+		return errors.Join(errors.New("picketd did not end when told to"), <-ended)
+	}
+}
