@@ -28,6 +28,8 @@ const (
 
 	elementBucket = 0x01
 
+	minPageSize, maxPageSize = 1 << 10, 1 << 24 // as bbolt looks for them
+
 	// maxDepth bounds the pages between a root and a leaf, nested buckets included.
 	maxDepth = 32
 )
@@ -63,7 +65,8 @@ func readMeta(r io.ReaderAt, offset int64) (m boltMeta, ok bool, err error) {
 	if ne.Uint32(meta) != boltMagic || ne.Uint32(meta[4:]) != boltVersion || ne.Uint64(meta[56:]) != sum.Sum64() {
 		return m, false, nil
 	}
-	return boltMeta{pageSize: ne.Uint32(meta[8:]), root: ne.Uint64(meta[16:]), pages: ne.Uint64(meta[40:]), txid: ne.Uint64(meta[48:])}, true, nil
+	m = boltMeta{pageSize: ne.Uint32(meta[8:]), root: ne.Uint64(meta[16:]), pages: ne.Uint64(meta[40:]), txid: ne.Uint64(meta[48:])}
+	return m, m.pageSize >= minPageSize, nil
 }
 
 // newestMeta finds the state bbolt would open. whole is false when only one of the two meta pages is readable: that is the
@@ -76,7 +79,7 @@ func newestMeta(r io.ReaderAt) (newest boltMeta, whole bool, err error) {
 	sizes := []uint32{first.pageSize}
 	if !ok0 { // the second page is somewhere behind a first one of unknown size
 		sizes = nil
-		for size := uint32(1024); size <= 1024<<14; size *= 2 {
+		for size := uint32(minPageSize); size <= maxPageSize; size *= 2 {
 			sizes = append(sizes, size)
 		}
 	}
