@@ -255,22 +255,27 @@ func (p problem) String() string {
 	return oneLine(strings.Join(append(parts, p.text), ": "))
 }
 
-// unknownEnvironment warns of variables that look like keys and are none. Other programs of picket have some of their own.
+// unknownEnvironment warns of variables that were meant to be keys and are none. Others that begin with PICKET_ are not ours.
 func unknownEnvironment(environ []string) (warnings []string) {
-	known := []string{configEnv, "PICKET_SOCKET", "PICKET_KUBECONFIG", "PICKET_SOAK"}
+	known := []string{configEnv}
+	var sections []string
 	for _, k := range keys {
 		known = append(known, k.env())
+		if section, _, nested := strings.Cut(k.name, "."); nested {
+			sections = append(sections, key{name: section}.env()+"_")
+		}
 	}
 	for _, e := range environ {
 		name, _, _ := strings.Cut(e, "=")
 		if !strings.HasPrefix(name, "PICKET_") || slices.Contains(known, name) {
 			continue
 		}
-		hint := ""
+		inSection := slices.ContainsFunc(sections, func(s string) bool { return strings.HasPrefix(name, s) })
 		if near, ok := nearest(name, known); ok {
-			hint = ": did you mean " + near + "?"
+			warnings = append(warnings, fmt.Sprintf("environment variable %s is no key of the configuration: did you mean %s?", name, near))
+		} else if inSection {
+			warnings = append(warnings, fmt.Sprintf("environment variable %s is no key of the configuration", name))
 		}
-		warnings = append(warnings, "environment variable "+name+" is no key of the configuration"+hint)
 	}
 	return warnings
 }
