@@ -60,18 +60,15 @@ func censusOf(objects *bbolt.Bucket) (*census, error) {
 	return c, err
 }
 
-// recount brings the kept census up to date with what the transaction has put. It never forgets how high generations were.
+// recount brings the kept census up to date with what the transaction has put. floor keeps it from forgetting how high the
+// generations of unreadable records may have been.
 func recount(tx *bbolt.Tx, floor uint64) error {
 	c, err := censusOf(tx.Bucket(bucketObjects))
 	if err != nil {
 		return err
 	}
-	kept := tx.Bucket(bucketCensus)
-	if before, err := decodeCensus(kept.Get(keyCensus)); err == nil {
-		c.highest = max(c.highest, before.highest)
-	}
 	c.highest = max(c.highest, floor)
-	return kept.Put(keyCensus, c.encode())
+	return tx.Bucket(bucketCensus).Put(keyCensus, c.encode())
 }
 
 func (c *census) encode() []byte {

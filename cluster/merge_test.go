@@ -2,46 +2,54 @@ package cluster
 
 import (
 	"math"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"pgregory.net/rapid"
 )
 
-func mergeAll(t interface {
-	Helper()
-	Fatal(...any)
-}, s *Store, objects ...Object,
-) {
-	t.Helper()
+// mergedStore is a store that has merged some objects, for one run of a property.
+func mergedStore(t *rapid.T, path string, objects ...Object) *Store {
+	db, _, err := OpenDB(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	db.NoSync = true
+	t.Cleanup(func() {
+		_ = db.Close()
+		_ = os.Remove(path)
+	})
+	s, err := OpenStore(db, "host-01", func() time.Time { return epoch })
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, o := range objects {
 		if _, err := s.Merge(o); err != nil {
 			t.Fatal(err)
 		}
 	}
+	return s
 }
 
 // Hosts that merge the same objects in any order and any number of times agree, and a second time changes nothing.
 func TestMergeIsCommutativeAssociativeIdempotent(t *testing.T) {
+	dir := memoryDir(t)
 	rapid.Check(t, func(rt *rapid.T) {
 		key := rapid.SampledFrom([]string{"a", "b"})
 		objects := rapid.SliceOfN(rapid.Custom(func(t *rapid.T) Object { return anyObject(key.Draw(t, "key")).Draw(t, "object") }), 1, 6).Draw(rt, "objects")
-		one, other := newStore(t), newStore(t)
-		one.db.NoSync, other.db.NoSync = true, true
-		mergeAll(rt, one, objects...)
-		mergeAll(rt, other, rapid.Permutation(objects).Draw(rt, "order")...)
+		one := mergedStore(rt, filepath.Join(dir, "one"), objects...)
+		other := mergedStore(rt, filepath.Join(dir, "other"), rapid.Permutation(objects).Draw(rt, "order")...)
 		if !sameObjects(one.All(), other.All()) {
 			rt.Fatalf("two hosts disagree: %+v and %+v", one.All(), other.All())
 		}
 		// Merging what another host made of it is the same as merging what it was made of.
-		third := newStore(t)
-		third.db.NoSync = true
 		split := rapid.IntRange(0, len(objects)).Draw(rt, "split")
-		mergeAll(rt, third, objects[split:]...)
-		first := newStore(t)
-		first.db.NoSync = true
-		mergeAll(rt, first, objects[:split]...)
-		mergeAll(rt, third, first.All()...)
+		first := mergedStore(rt, filepath.Join(dir, "first"), objects[:split]...)
+		third := mergedStore(rt, filepath.Join(dir, "third"), slices.Concat(objects[split:], first.All())...)
 		if !sameObjects(one.All(), third.All()) {
 			rt.Fatalf("merging in two steps differs: %+v and %+v", one.All(), third.All())
 		}
@@ -50,8 +58,9 @@ func TestMergeIsCommutativeAssociativeIdempotent(t *testing.T) {
 				rt.Fatalf("merging %+v again changed %t: %v", o, changed, err)
 			}
 		}
-		if reopened := openStore(t, one.db); !sameObjects(reopened.All(), one.All()) {
-			rt.Fatalf("merged were %+v, durable is %+v", one.All(), reopened.All())
+		reopened, err := OpenStore(one.db, "host-01", func() time.Time { return epoch })
+		if err != nil || !sameObjects(reopened.All(), one.All()) {
+			rt.Fatalf("merged were %+v, durable is %+v: %v", one.All(), reopened.All(), err)
 		}
 	})
 }
