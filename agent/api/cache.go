@@ -209,6 +209,9 @@ func (c *Cache) since(gr schema.GroupResource, version uint64) ([]change, error)
 	if err := c.checkVersion(version); err != nil {
 		return nil, err
 	}
+	if version > c.last { // of an earlier store that happened to have the same prefix: waiting for it might take for ever
+		return nil, errForeignVersion(version)
+	}
 	floor := c.born
 	s, ok := c.kinds[gr]
 	if ok {

@@ -10,7 +10,9 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
-	"k8s.io/client-go/informers"
+	"k8s.io/apimachinery/pkg/runtime"
+	"k8s.io/apimachinery/pkg/util/wait"
+	"k8s.io/apimachinery/pkg/watch"
 	"k8s.io/client-go/kubernetes"
 	"k8s.io/client-go/tools/cache"
 
@@ -67,29 +69,28 @@ func eventually(t *testing.T, what string, ok func() bool) {
 	}
 }
 
-// client-go's informer sees every final state, over lost connections, a restart of the agent with an empty history, and a move
-// to another agent whose versions mean nothing here.
+// client-go's reflector, and with it every informer, sees every final state: over lost connections, a restart of the agent with
+// an empty history whose versions begin anew, and a move to another agent whose versions mean nothing here.
 func TestInformerReconnects(t *testing.T) {
 	ca := apitest.NewAuthority(t)
 	objects := api.NewCache(apitest.Versions(1))
 	listener := listen(t, "127.0.0.1:0")
 	h := apitest.StartOn(t, listener, ca, objects)
-	factory := informers.NewSharedInformerFactory(kubernetes.NewForConfigOrDie(h.Config(t, "v", apitest.Viewers)), 0)
-	informer := factory.Core().V1().ConfigMaps().Informer()
-	var seen sync.Map // deleted names must have been announced
-	if _, err := informer.AddEventHandler(cache.ResourceEventHandlerFuncs{
-		AddFunc:    func(o any) { seen.Store(o.(*corev1.ConfigMap).Name, true) },
-		DeleteFunc: func(o any) { key, _ := cache.DeletionHandlingMetaNamespaceKeyFunc(o); seen.Delete(key[len("default/"):]) },
-	}); err != nil {
-		t.Fatal(err)
-	}
+	client := kubernetes.NewForConfigOrDie(h.Config(t, "v", apitest.Viewers)).CoreV1().ConfigMaps("")
+	store := cache.NewStore(cache.MetaNamespaceKeyFunc)
+	// The reflector is all of an informer that talks to the server; its delays, up to 30 s, are of no interest here.
+	reflector := cache.NewReflectorWithOptions(cache.ToListWatcherWithWatchListSemantics(&cache.ListWatch{
+		ListWithContextFunc: func(ctx context.Context, o metav1.ListOptions) (runtime.Object, error) {
+			return client.List(ctx, o)
+		},
+		WatchFuncWithContext: func(ctx context.Context, o metav1.ListOptions) (watch.Interface, error) {
+			return client.Watch(ctx, o)
+		},
+	}, nil), &corev1.ConfigMap{}, store, cache.ReflectorOptions{Backoff: &wait.Backoff{Duration: 10 * time.Millisecond, Steps: 1}})
 	ctx, cancel := context.WithCancel(context.Background())
-	defer factory.Shutdown()
-	defer cancel()
-	factory.Start(ctx.Done())
-	if !cache.WaitForCacheSync(ctx.Done(), informer.HasSynced) {
-		t.Fatal("the informer has not synced")
-	}
+	done := make(chan struct{})
+	go func() { defer close(done); reflector.RunWithContext(ctx) }()
+	defer func() { cancel(); <-done }()
 	change := func(round int) {
 		for i := range 500 {
 			name := fmt.Sprint("cm", (i+round)%40)
@@ -107,13 +108,12 @@ func TestInformerReconnects(t *testing.T) {
 	}
 	same := func() bool {
 		want := objects.List(apitest.ConfigMaps, "", nil, nil)
-		got := informer.GetStore().List()
-		if len(got) != len(want) {
+		if len(store.List()) != len(want) {
 			return false
 		}
 		for _, w := range want {
-			o, ok, _ := informer.GetStore().GetByKey("default/" + w.GetName())
-			if _, known := seen.Load(w.GetName()); !ok || !known || o.(*corev1.ConfigMap).ResourceVersion != w.GetResourceVersion() {
+			o, ok, _ := store.GetByKey("default/" + w.GetName())
+			if !ok || o.(*corev1.ConfigMap).ResourceVersion != w.GetResourceVersion() {
 				return false
 			}
 		}
