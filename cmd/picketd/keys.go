@@ -42,7 +42,9 @@ func keysOf(t reflect.Type, prefix string, above []int) []key {
 // env is "PICKET_API_LISTEN" for api.listen.
 func (k key) env() string { return "PICKET_" + strings.ToUpper(strings.ReplaceAll(k.name, ".", "_")) }
 
-func (k key) get(cfg *agent.Config) any { return reflect.ValueOf(cfg).Elem().FieldByIndex(k.field).Interface() }
+func (k key) get(cfg *agent.Config) any {
+	return reflect.ValueOf(cfg).Elem().FieldByIndex(k.field).Interface()
+}
 
 func (k key) set(cfg *agent.Config, value any) {
 	reflect.ValueOf(cfg).Elem().FieldByIndex(k.field).Set(reflect.ValueOf(value))

@@ -210,17 +210,6 @@ func TestSettle(t *testing.T) {
 	})
 }
 
-// eventually waits for something that real files or processes do.
-func eventually(t *testing.T, what string, done func() bool) {
-	t.Helper()
-	for deadline := time.Now().Add(10 * time.Second); !done(); {
-		if time.Now().After(deadline) {
-			t.Fatalf("%s: not in 10 s", what)
-		}
-		time.Sleep(5 * time.Millisecond)
-	}
-}
-
 // All the ways in which files are replaced are noticed, long before anybody looks by itself.
 func TestWatch(t *testing.T) {
 	must := func(err error) {

@@ -92,6 +92,7 @@ func TestSecondSignal(t *testing.T) {
 		synctest.Wait()
 		s.systemd.take()
 		time.Sleep(time.Minute)
+		synctest.Wait()
 		if n := len(s.systemd.take()); n != 12 {
 			t.Errorf("while it stops the watchdog is fed %d times a minute, want 12", n)
 		}

@@ -41,7 +41,8 @@ func watch(ctx context.Context, path string, log *slog.Logger) <-chan struct{} {
 				return
 			case <-ticker.C:
 			case <-watcher.Events:
-			case <-watcher.Errors: // an overflow: look
+			case lost := <-watcher.Errors: // more than the kernel could tell: look
+				log.Debug("changes near the configuration file were missed", "error", lost)
 			}
 		}
 	}()
