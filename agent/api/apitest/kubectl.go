@@ -27,7 +27,12 @@ type Kubectl struct {
 // Kubectl returns a kubectl with a certificate for user in organizations.
 func (h *Host) Kubectl(t testing.TB, user string, organizations ...string) *Kubectl {
 	t.Helper()
-	return &Kubectl{t: t, config: h.Kubeconfig(t, user, organizations...), cache: t.TempDir()}
+	return NewKubectl(t, h.Kubeconfig(t, user, organizations...))
+}
+
+// NewKubectl returns a kubectl with a kubeconfig file.
+func NewKubectl(t testing.TB, kubeconfig string) *Kubectl {
+	return &Kubectl{t: t, config: kubeconfig, cache: t.TempDir()}
 }
 
 // Result is what a command printed and how it ended.
