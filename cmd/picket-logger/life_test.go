@@ -1,7 +1,9 @@
 package main
 
 import (
+	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -9,6 +11,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 // locked is how an agent asks whether the logger of this lock lives.
@@ -37,7 +40,6 @@ func TestLockShowsLife(t *testing.T) {
 	if !locked(t, lock) {
 		t.Fatal("a living logger has no lock")
 	}
-	feed(t, p.stdout, numbered("line", 0, 100), 1) // compressors do not inherit it
 	p.signal(syscall.SIGKILL)
 	<-p.ended
 	if locked(t, lock) {
@@ -56,10 +58,12 @@ func TestLockOfALivingLoggerIsRefused(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+	defer cancel()
 	r, w := pipe(t)
 	defer r.Close()
 	defer w.Close()
-	second := exec.Command(bin, "path", path, "lock", path+".lock")
+	second := exec.CommandContext(ctx, bin, "path", path, "lock", path+".lock")
 	second.ExtraFiles = []*os.File{r, r, w}
 	out, _ := second.CombinedOutput()
 	if second.ProcessState.ExitCode() != 1 || !strings.Contains(string(out), "cannot lock") {
@@ -90,6 +94,20 @@ func TestGivesUpWhenPipesStayOpen(t *testing.T) {
 	}
 	if got := text(readRecords(t, path), "stdout"); got != "whole\nhalf" {
 		t.Errorf("logged %q", got)
+	}
+}
+
+func TestCompressorsDoNotHoldThePipes(t *testing.T) {
+	p := start(t, "path", filepath.Join(t.TempDir(), "0.log"))
+	for fd := fdStdout; fd <= fdStderr; fd++ {
+		info, err := os.ReadFile(fmt.Sprintf("/proc/%d/fdinfo/%d", p.cmd.Process.Pid, fd))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, flags, _ := strings.Cut(string(info), "flags:")
+		if n, err := strconv.ParseInt(strings.Fields(flags)[0], 8, 64); err != nil || n&syscall.O_CLOEXEC == 0 {
+			t.Errorf("descriptor %d: flags %o %v", fd, n, err)
+		}
 	}
 }
 

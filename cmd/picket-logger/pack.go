@@ -52,6 +52,7 @@ func (p *packer) stop() {
 }
 
 func (p *packer) run() {
+	goruntime.LockOSThread() // a compressor dies with the thread that has started it: with the logger, not before
 	p.removeUnfinished()
 	for range p.work {
 		p.packAll()
@@ -93,7 +94,9 @@ func (p *packer) runCompressor(path string) error {
 		p.mu.Unlock()
 		return errStopped
 	}
-	child, err := os.StartProcess("/proc/self/exe", []string{os.Args[0], "--compress", path}, &os.ProcAttr{Dir: "/"})
+	child, err := os.StartProcess("/proc/self/exe", []string{os.Args[0], "--compress", path}, &os.ProcAttr{
+		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, // the next logger's compressor writes the same file
+	})
 	p.child = child
 	p.mu.Unlock()
 	if err != nil {
@@ -135,7 +138,8 @@ func compress(path string) error {
 	if err != nil {
 		return err
 	}
-	out, err := os.OpenFile(path+unfinished, os.O_WRONLY|os.O_CREATE|os.O_TRUNC, info.Mode().Perm())
+	_ = os.Remove(path + unfinished) // hardly ever there
+	out, err := os.OpenFile(path+unfinished, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
 	if err != nil {
 		return err
 	}
