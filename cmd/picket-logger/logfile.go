@@ -47,13 +47,13 @@ type logFile struct {
 	stat   syscall.Stat_t
 }
 
-// newLogFile opens the file, or says when it can be why it could not.
+// newLogFile opens the file if it can: a container starts without it too.
 func newLogFile(path string, maxSize int64, maxFiles int) *logFile {
 	l := &logFile{path: path, maxSize: maxSize, maxFiles: maxFiles, out: make([]byte, 0, outSize)}
 	l.packer.init(l)
 	l.Lock()
 	defer l.Unlock()
-	l.open()
+	_ = l.open() // flush tries again, and counts
 	return l
 }
 

@@ -53,16 +53,8 @@ func (p *packer) stop() {
 
 func (p *packer) run() {
 	goruntime.LockOSThread() // a compressor dies with the thread that has started it: with the logger, not before
-	p.removeUnfinished()
 	for range p.work {
 		p.packAll()
-	}
-}
-
-// removeUnfinished removes what a logger that was killed has left.
-func (p *packer) removeUnfinished() {
-	for _, f := range p.log.rotatedFiles() {
-		_ = os.Remove(f.path + unfinished) // hardly ever there
 	}
 }
 
@@ -138,7 +130,7 @@ func compress(path string) error {
 	if err != nil {
 		return err
 	}
-	_ = os.Remove(path + unfinished) // hardly ever there
+	_ = os.Remove(path + unfinished) // of a logger that was killed
 	out, err := os.OpenFile(path+unfinished, os.O_WRONLY|os.O_CREATE|os.O_EXCL, info.Mode().Perm())
 	if err != nil {
 		return err

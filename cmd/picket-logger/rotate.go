@@ -86,6 +86,7 @@ func (l *logFile) prune(files []rotated) {
 		}
 		if kept > l.maxFiles {
 			_ = os.Remove(files[i].path) // the next rotation tries again
+			_ = os.Remove(files[i].path + unfinished)
 		}
 	}
 }

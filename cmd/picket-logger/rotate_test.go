@@ -54,7 +54,7 @@ func TestRotationLosesNothing(t *testing.T) {
 func TestOldFilesAreCompressedAndRemoved(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "0.log")
 	other := filepath.Join(filepath.Dir(path), "10.log.20200101-000000")
-	leftover := path + ".20200101-000000" + compressed + unfinished
+	leftover := path + ".20200101-000000" + unfinished
 	for _, f := range []string{other, leftover, path + ".20200101-000000"} {
 		if err := os.WriteFile(f, []byte("2020-01-01T00:00:00.000000000Z stdout F old\n"), 0o600); err != nil {
 			t.Fatal(err)
@@ -69,6 +69,9 @@ func TestOldFilesAreCompressedAndRemoved(t *testing.T) {
 	})
 	if _, err := os.Stat(other); err != nil {
 		t.Error("another log's file:", err)
+	}
+	if _, err := os.Stat(leftover); err == nil {
+		t.Error("what a killed logger has left is still there")
 	}
 	shape := regexp.MustCompile(`^0\.log\.\d{8}-\d{6}(\.gz)?$`)
 	for _, f := range files {
