@@ -32,6 +32,7 @@ func checked(t *testing.T, config string, manifests map[string]string, args ...s
 			t.Fatal(err)
 		}
 	}
+	t.Chdir(dir)
 	if err := os.WriteFile(file, []byte(strings.ReplaceAll(config, "DIR", dir)), 0o600); err != nil {
 		t.Fatal(err)
 	}
@@ -81,8 +82,8 @@ DIR/manifests.d/d.yaml: daemonset/default/hello: is also in c.yaml; keep one
 `,
 		},
 		{
-			name: "a bad directory is told once", config: "manifests: here\n", code: 1,
-			stderr: "DIR/picketd.yaml:1: manifests: \"here\" is not an absolute path, such as /etc/picket/manifests.d\n",
+			name: "a bad directory is not looked into", config: "manifests: manifests.d\n", manifests: map[string]string{"a.yaml": "kind: ["}, code: 1,
+			stderr: "DIR/picketd.yaml:1: manifests: \"manifests.d\" is not an absolute path, such as /etc/picket/manifests.d\n",
 		},
 		{
 			name: "flags count here too", config: "manifests: DIR/manifests.d\n", args: []string{"--metrics.listen", "x"}, code: 1,

@@ -15,7 +15,7 @@ type fakeAgent struct {
 	restart    []string
 	reloadErr  error
 	runErr     error         // Run ends with it at once
-	notReady   bool          // it never gets ready
+	getReady   chan struct{} // it is not ready before it is closed
 	unstopping chan struct{} // Run does not end before it is closed
 
 	mu       sync.Mutex
@@ -40,9 +40,14 @@ func (f *fakeAgent) Run(ctx context.Context, ready func()) error {
 	if f.runErr != nil {
 		return f.runErr
 	}
-	if !f.notReady {
-		ready()
+	if f.getReady != nil {
+		select {
+		case <-f.getReady:
+		case <-ctx.Done():
+			return nil
+		}
 	}
+	ready()
 	<-ctx.Done()
 	if f.unstopping != nil {
 		<-f.unstopping

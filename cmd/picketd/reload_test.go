@@ -126,6 +126,9 @@ func TestReloadLost(t *testing.T) {
 		r.expect("an empty file", "", 1)
 		r.change("log: {level: debug}")
 		r.expect("the old content again", "debug", 1)
+		r.changed <- struct{}{}
+		time.Sleep(time.Minute)
+		r.expect("nothing new since", "debug", 1)
 		if err := os.Remove(path); err != nil {
 			t.Fatal(err)
 		}

@@ -104,16 +104,22 @@ func TestSecondSignal(t *testing.T) {
 	})
 }
 
-// A reload that is asked for too early comes when the agent is ready, if it ever is.
+// A reload that is asked for too early comes when the agent is ready.
 func TestHangupBeforeReady(t *testing.T) {
-	path := write(t, "")
+	path := write(t, "log: {level: warn}")
 	synctest.Test(t, func(t *testing.T) {
-		s := supervise(t, path, &fakeAgent{notReady: true})
+		f := &fakeAgent{getReady: make(chan struct{})}
+		s := supervise(t, path, f)
 		s.signals <- syscall.SIGHUP
 		s.signals <- syscall.SIGHUP
-		synctest.Wait()
+		time.Sleep(time.Minute)
 		if got := s.systemd.take(); len(got) > 0 {
 			t.Errorf("systemd was told %q before the agent was ready", got)
+		}
+		close(f.getReady)
+		synctest.Wait()
+		if got := f.taken(); got != "warn" {
+			t.Errorf("it took %q", got)
 		}
 		s.signals <- syscall.SIGTERM
 		if err := s.ended(t); err != nil {
@@ -122,8 +128,20 @@ func TestHangupBeforeReady(t *testing.T) {
 	})
 }
 
-func TestFailures(t *testing.T) {
+// Who stops an agent that is not ready yet need not wait for it.
+func TestStopBeforeReady(t *testing.T) {
 	path := write(t, "")
+	synctest.Test(t, func(t *testing.T) {
+		s := supervise(t, path, &fakeAgent{getReady: make(chan struct{})})
+		s.signals <- syscall.SIGTERM
+		if err := s.ended(t); err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+	})
+}
+
+func TestFailures(t *testing.T) {
+	path := write(t, "log: {format: json}")
 	for name, c := range map[string]struct {
 		agent *fakeAgent
 		start func(agent.Config) (service, error)
@@ -139,7 +157,7 @@ func TestFailures(t *testing.T) {
 		var out, stderr output
 		code := run([]string{"--config", path}, process{stdout: &out, stderr: &stderr, start: start})
 		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
-		if last := lines[len(lines)-1]; code != 1 || last != "picketd: "+c.want || !strings.Contains(stderr.String(), `level=ERROR msg="picketd failed" error="`+c.want+`"`) {
+		if last := lines[len(lines)-1]; code != 1 || last != "picketd: "+c.want || !strings.Contains(stderr.String(), `"level":"ERROR","msg":"picketd failed","error":"`+c.want+`"`) {
 			t.Errorf("%s: code %d, stderr\n%s", name, code, stderr.String())
 		}
 	}
@@ -157,7 +175,7 @@ func TestUsage(t *testing.T) {
 		{[]string{"--api.lisen=x"}, 1, "picketd: unknown flag: --api.lisen\n"},
 		{[]string{"check", "x"}, 1, "picketd: unknown command \"x\" for \"picketd check\"\n"},
 		{[]string{"--config", "/nonexistent/f"}, 1, "picketd: /nonexistent/f: cannot be read: no such file or directory\n"},
-		{[]string{"--log.level=x", "--log.format=y", "--node.name=n"}, 1, "flag --log.level: log.level: \"x\" is not one of debug, info, warn, error\n" +
+		{[]string{"--log.LEVEL=x", "--log.format=y", "--node.name=n"}, 1, "flag --log.level: log.level: \"x\" is not one of debug, info, warn, error\n" +
 			"flag --log.format: log.format: \"y\" is not one of text, json\npicketd: cannot start: 2 problems in the configuration\n"},
 	} {
 		var out output
