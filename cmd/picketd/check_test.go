@@ -37,7 +37,7 @@ func checked(t *testing.T, config string, manifests map[string]string, args ...s
 		t.Fatal(err)
 	}
 	var out, errs output
-	code = run(append([]string{"check", "--config", file, "--node.name", "host-01", "--runtime.podLogs", "/var/log/pods"}, args...), process{stdout: &out, stderr: &errs})
+	code = run(append([]string{"check", "--config", file, "--node.name", "host-01", "--runtime.podLogs", "/var/log/pods", "--runtime.loggerPath", testLogger}, args...), process{stdout: &out, stderr: &errs})
 	return code, strings.ReplaceAll(out.String(), dir, "DIR"), strings.ReplaceAll(errs.String(), dir, "DIR")
 }
 

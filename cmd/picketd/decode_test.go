@@ -16,6 +16,17 @@ import (
 	"github.com/picketd/picket/agent"
 )
 
+// testLogger is a picket-logger that is there on every machine.
+const testLogger = "/bin/true"
+
+// wantDefaults is what comes out when nothing is set.
+func wantDefaults(file string) agent.Config {
+	c := agent.DefaultConfig()
+	c.FillIn("host-01", func(string) bool { return false })
+	c.File, c.Version, c.Runtime.LoggerPath = file, version, testLogger
+	return c
+}
+
 // testSource is a source on a host called Host-01 where no files are.
 func testSource(t *testing.T, args ...string) *source {
 	t.Helper()
@@ -24,6 +35,7 @@ func testSource(t *testing.T, args ...string) *source {
 	flags.SetNormalizeFunc(anyCase)
 	s.hostname = func() (string, error) { return "Host-01", nil }
 	s.exists = func(string) bool { return false }
+	s.logger = func() string { return testLogger }
 	if err := flags.Parse(args); err != nil {
 		t.Fatal(err)
 	}
@@ -153,10 +165,7 @@ func TestGoodFiles(t *testing.T) {
 		if len(l.problems) > 0 {
 			t.Errorf("%s: %v", name, l.problems)
 		}
-		want := agent.DefaultConfig()
-		want.FillIn("host-01", func(string) bool { return false })
-		want.File, want.Version = "/f", version
-		if !reflect.DeepEqual(l.config, want) {
+		if !reflect.DeepEqual(l.config, wantDefaults("/f")) {
 			t.Errorf("%s: %+v, want the defaults", name, l.config)
 		}
 	}

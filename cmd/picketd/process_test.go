@@ -40,7 +40,7 @@ func startProcess(t *testing.T, kind string, args ...string) *running {
 	t.Helper()
 	path, receive := notifySocket(t)
 	r := &running{Cmd: exec.Command(os.Args[0], args...), receive: receive}
-	r.Env = append(os.Environ(), asProcess+"="+kind, "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=3600000000")
+	r.Env = append(os.Environ(), "PICKET_RUNTIME_LOGGERPATH="+testLogger, asProcess+"="+kind, "NOTIFY_SOCKET="+path, "WATCHDOG_USEC=3600000000")
 	r.Stderr = &r.stderr
 	if err := r.Start(); err != nil {
 		t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,6 +32,7 @@ type source struct {
 	flags    *pflag.FlagSet
 	hostname func() (string, error)
 	exists   func(path string) bool
+	logger   func() string // the picket-logger that is installed, "" for none
 }
 
 // newSource makes a flag of every key.
@@ -41,7 +43,7 @@ func newSource(flags *pflag.FlagSet) *source {
 	for _, k := range keys {
 		flags.Var(&flagValue{key: k, text: k.text(k.get(&defaults))}, k.name, k.help)
 	}
-	return &source{flags: flags, hostname: os.Hostname, exists: exists}
+	return &source{flags: flags, hostname: os.Hostname, exists: exists, logger: logger}
 }
 
 // anyCase lets --datadir be --dataDir.
@@ -58,6 +60,19 @@ func anyCase(_ *pflag.FlagSet, name string) pflag.NormalizedName {
 func exists(path string) bool {
 	_, err := os.Stat(path)
 	return err == nil || errors.Is(err, fs.ErrPermission)
+}
+
+// logger finds the picket-logger beside this program, then in $PATH.
+func logger() string {
+	const name = "picket-logger"
+	if self, err := os.Executable(); err == nil && exists(filepath.Join(filepath.Dir(self), name)) {
+		return filepath.Join(filepath.Dir(self), name)
+	}
+	path, err := exec.LookPath(name)
+	if err != nil {
+		return ""
+	}
+	return path
 }
 
 // file is the configuration file's path, absolute; named tells that the user said so, and it must be there.
@@ -141,33 +156,63 @@ type loaded struct {
 
 // resolve makes the configuration of the file's content and of everything that counts more, and checks it.
 func (s *source) resolve(c content) loaded {
-	doc := decode(c.data)
-	l := loaded{config: agent.DefaultConfig(), warnings: unknownEnvironment(os.Environ())}
-	l.config.File, l.config.Version = c.path, version
-	bad := map[string]bool{} // keys whose value is not what the user meant: no use to check it
-	for _, p := range doc.problems {
-		l.problems = append(l.problems, problem{file: c.path, finding: p})
-		bad[withoutIndex(p.key)] = true
+	r := resolution{source: s, content: c, document: decode(c.data), bad: map[string]bool{}}
+	r.config = agent.DefaultConfig()
+	r.config.File, r.config.Version = c.path, version
+	for _, p := range r.document.problems {
+		r.problems = append(r.problems, problem{file: c.path, finding: p})
+		r.bad[withoutIndex(p.key)] = true
 	}
-	v := s.viper(doc)
+	r.setKeys()
+	r.warnings = append(unknownEnvironment(os.Environ()), r.fillIn()...)
+	for _, p := range append(r.config.Check(), r.config.CheckFiles(s.exists)...) {
+		r.fail(p.Key, p.Text)
+	}
+	slices.SortStableFunc(r.problems, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
+	return r.loaded
+}
+
+// resolution is a configuration in the making.
+type resolution struct {
+	loaded
+	source   *source
+	content  content
+	document document
+	bad      map[string]bool // keys that do not have the value that the user meant: what else is wrong with it is no use
+}
+
+// fail adds a problem, and says where the value came from.
+func (r *resolution) fail(key, text string) {
+	if !r.bad[withoutIndex(key)] {
+		r.problems = append(r.problems, r.source.locate(r.content, r.document, agent.Problem{Key: key, Text: text}))
+	}
+}
+
+// setKeys gives every key the value that counts.
+func (r *resolution) setKeys() {
+	v := r.source.viper(r.document)
 	for _, k := range keys {
 		value, err := typed(k, v.Get(k.name))
 		if err != nil {
-			l.problems = append(l.problems, s.locate(c, doc, agent.Problem{Key: k.name, Text: err.Error()}))
-			bad[k.name] = true
+			r.fail(k.name, err.Error())
+			r.bad[k.name] = true
 			continue
 		}
-		k.set(&l.config, value)
+		k.set(&r.config, value)
 	}
-	hostname, _ := s.hostname() // without one the check asks for a name
-	l.warnings = append(l.warnings, l.config.FillIn(hostname, s.exists)...)
-	for _, p := range append(l.config.Check(), l.config.CheckFiles(s.exists)...) {
-		if !bad[withoutIndex(p.Key)] {
-			l.problems = append(l.problems, s.locate(c, doc, p))
-		}
+}
+
+// fillIn asks the host for the defaults that depend on it.
+func (r *resolution) fillIn() (warnings []string) {
+	hostname, _ := r.source.hostname() // without one the check asks for a name
+	warnings = r.config.FillIn(hostname, r.source.exists)
+	if r.config.Runtime.LoggerPath == "" {
+		r.config.Runtime.LoggerPath = r.source.logger()
 	}
-	slices.SortStableFunc(l.problems, func(a, b problem) int { return cmp.Compare(a.line, b.line) })
-	return l
+	if r.config.Runtime.LoggerPath == "" {
+		r.fail("runtime.loggerPath", "picket-logger is neither beside picketd nor in $PATH: install it, or name it here")
+	}
+	return warnings
 }
 
 // viper knows for every key what counts: flag, environment, file, default, in this order.

@@ -35,8 +35,7 @@ func TestPrecedence(t *testing.T) {
 		reflect.String: {"a", "b", "c"}, reflect.Int64: {"1h", "2h", "3h"}, reflect.Slice: {"a,b", "c", "d,e"},
 		reflect.Map: {"a.b/C=d", "e=f,g=h", "i="},
 	}
-	defaults := agent.DefaultConfig()
-	defaults.FillIn("host-01", func(string) bool { return false })
+	defaults := wantDefaults("")
 	for _, k := range keys {
 		sample, ok := samples[k.kind.Kind()]
 		if !ok {
@@ -87,6 +86,27 @@ func TestEmptyIsNotUnset(t *testing.T) {
 		if l.config.Cluster.GossipKeys != c.want || len(l.config.Cluster.Join) > 0 {
 			t.Errorf("%s: %+v", name, l.config.Cluster)
 		}
+	}
+}
+
+// Without its logger the agent would run containers whose output is lost.
+func TestNoLogger(t *testing.T) {
+	s := testSource(t)
+	s.logger = func() string { return "" }
+	want := []string{"/f: runtime.loggerPath: picket-logger is neither beside picketd nor in $PATH: install it, or name it here"}
+	if got := texts(s.resolve(content{path: "/f"}).problems); !slices.Equal(got, want) {
+		t.Errorf("problems are %q", got)
+	}
+	dir := t.TempDir()
+	t.Setenv("PATH", dir)
+	if got := logger(); got != "" {
+		t.Errorf("found %q where none is", got)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "picket-logger"), nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got := logger(); got != filepath.Join(dir, "picket-logger") {
+		t.Errorf("found %q, not the one in $PATH", got)
 	}
 }
 
@@ -193,9 +213,7 @@ func TestExample(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	want := agent.DefaultConfig()
-	want.FillIn("host-01", func(string) bool { return false })
-	want.File, want.Version = "/f", version
+	want := wantDefaults("/f")
 	for name, data := range map[string][]byte{"as it is": example, "with every key": uncommented(example)} {
 		l := testSource(t).resolve(content{path: "/f", data: data})
 		if len(l.problems) > 0 {

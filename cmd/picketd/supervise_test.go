@@ -155,7 +155,7 @@ func TestFailures(t *testing.T) {
 			start = c.agent.start
 		}
 		var out, stderr output
-		code := run([]string{"--config", path}, process{stdout: &out, stderr: &stderr, start: start})
+		code := run([]string{"--config", path, "--runtime.loggerPath", testLogger}, process{stdout: &out, stderr: &stderr, start: start})
 		lines := strings.Split(strings.TrimSpace(stderr.String()), "\n")
 		if last := lines[len(lines)-1]; code != 1 || last != "picketd: "+c.want || !strings.Contains(stderr.String(), `"level":"ERROR","msg":"picketd failed","error":"`+c.want+`"`) {
 			t.Errorf("%s: code %d, stderr\n%s", name, code, stderr.String())
@@ -165,6 +165,7 @@ func TestFailures(t *testing.T) {
 
 func TestUsage(t *testing.T) {
 	t.Setenv(configEnv, write(t, ""))
+	t.Setenv("PICKET_RUNTIME_LOGGERPATH", testLogger)
 	for _, c := range []struct {
 		args []string
 		code int
