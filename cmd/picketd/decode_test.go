@@ -27,14 +27,14 @@ func wantDefaults(file string) agent.Config {
 	return c
 }
 
-// testSource is a source on a host called Host-01 where no files are.
+// testSource is a source on a host called Host-01 where no other files are.
 func testSource(t *testing.T, args ...string) *source {
 	t.Helper()
 	flags := pflag.NewFlagSet("picketd", pflag.ContinueOnError)
 	s := newSource(flags)
 	flags.SetNormalizeFunc(anyCase)
 	s.hostname = func() (string, error) { return "Host-01", nil }
-	s.exists = func(string) bool { return false }
+	s.exists = func(path string) bool { return path == testLogger }
 	s.logger = func() string { return testLogger }
 	if err := flags.Parse(args); err != nil {
 		t.Fatal(err)
