@@ -138,14 +138,15 @@ func (s *Server) recover(w http.ResponseWriter, r *http.Request) {
 }
 
 // routeKlog sends what libraries log with klog to our logger, all as debug messages: they complain about every client that hangs up.
+// What they themselves call verbose stays out: at its highest levels it is the bodies of requests, Secrets included.
 func routeKlog(log *slog.Logger) {
 	klog.SetSlogLogger(slog.New(debugHandler{log.Handler()}))
 }
 
 type debugHandler struct{ slog.Handler }
 
-func (h debugHandler) Enabled(ctx context.Context, _ slog.Level) bool {
-	return h.Handler.Enabled(ctx, slog.LevelDebug)
+func (h debugHandler) Enabled(ctx context.Context, level slog.Level) bool {
+	return level >= slog.LevelInfo && h.Handler.Enabled(ctx, slog.LevelDebug)
 }
 
 func (h debugHandler) Handle(ctx context.Context, r slog.Record) error {
