@@ -31,6 +31,9 @@ const (
 	labelName    = "picket.io/container"
 	labelAttempt = "picket.io/attempt"
 	labelOOM     = "picket.io/oom-killed"
+	// labelImage keeps containerd from collecting the image's content while the container is there: its tag may have moved on, and
+	// a restart takes the same image. (The snapshots are kept by the container's own.)
+	labelImage = "containerd.io/gc.ref.content.image"
 )
 
 const (
@@ -122,6 +125,7 @@ func (r *Runtime) record(ctx context.Context, key string, c ContainerConfig, img
 		labels = map[string]string{}
 	}
 	labels[labelID], labels[labelPodUID], labels[labelName], labels[labelAttempt] = c.ID, c.Pod.UID, c.Name, strconv.Itoa(c.Attempt)
+	labels[labelImage] = img.digest
 	if s := img.config.StopSignal; s != "" {
 		labels[client.StopSignalLabel] = s
 	}

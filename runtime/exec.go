@@ -42,19 +42,27 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecConfig) (int, error
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the container's spec: %w", r.native(err))
 	}
-	x := &execution{runtime: r, config: e, stdin: newStdin(e.Stdin)}
+	x := &execution{runtime: r, id: id, config: e, stdin: newStdin(e.Stdin)}
 	dir := filepath.Join(r.cfg.RunDir, "exec")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return 0, fmt.Errorf("cannot make the directory of exec's pipes: %w", err)
 	}
 	x.process, err = task.Exec(ctx, "exec-"+uuid.NewString(), execProcess(spec.Process, e), x.streams(dir))
 	if err != nil {
-		if err = r.native(err); errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNotFound) {
-			return 0, fmt.Errorf("cannot run in container: %w", err)
-		}
-		return 0, fmt.Errorf("%w: %w", ErrStart, err)
+		return 0, r.execError(ctx, id, err)
 	}
 	return x.run(ctx)
+}
+
+// execError tells a container that does not run from a command that cannot be run.
+func (r *Runtime) execError(ctx context.Context, id string, err error) error {
+	if err = r.native(err); errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNotFound) {
+		return fmt.Errorf("cannot run in container: %w", err)
+	}
+	if s, statusErr := r.ContainerStatus(ctx, id); statusErr == nil && s.State != ContainerRunning {
+		return fmt.Errorf("cannot run in container: it is %s: %w", s.State, ErrNotFound)
+	}
+	return fmt.Errorf("%w: %w", ErrStart, err)
 }
 
 // execProcess is the container's own process with another command.
@@ -70,6 +78,7 @@ func execProcess(p *specs.Process, e ExecConfig) *specs.Process {
 // execution is one command that is being run.
 type execution struct {
 	runtime *Runtime
+	id      string // of the container
 	config  ExecConfig
 	process client.Process
 	stdin   *stdin
@@ -106,10 +115,7 @@ func (x *execution) run(ctx context.Context) (int, error) {
 		return 0, fmt.Errorf("cannot wait for command: %w", x.runtime.native(err))
 	}
 	if err := x.process.Start(ctx); err != nil {
-		if err = x.runtime.native(err); errors.Is(err, ErrUnavailable) {
-			return 0, fmt.Errorf("cannot start command: %w", err)
-		}
-		return 0, fmt.Errorf("%w: %w", ErrStart, err)
+		return 0, x.runtime.execError(ctx, x.id, err)
 	}
 	done := make(chan struct{})
 	defer close(done)

@@ -34,13 +34,14 @@ func (r *Runtime) follow(ctx context.Context) {
 	pause := followPauseMin
 	for ctx.Err() == nil {
 		connected, err := r.session(ctx)
+		if ctx.Err() != nil {
+			return
+		}
 		if connected {
 			pause = followPauseMin
 			r.hub.publish(Event{Kind: EventDisconnected, At: time.Now()})
 		}
-		if ctx.Err() == nil {
-			r.log.Debug("no session with containerd", "error", err, "again", pause)
-		}
+		r.log.Debug("no session with containerd", "error", err, "again", pause)
 		select {
 		case <-ctx.Done():
 		case <-time.After(pause):

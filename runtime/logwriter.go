@@ -23,6 +23,16 @@ type logWriters struct {
 	mu      sync.Mutex
 	watched map[string]*os.File // pidfds; closing one ends its watch
 	closed  bool
+	running sync.WaitGroup // the watches' goroutines
+}
+
+// watch runs f on a goroutine that close waits for; after close it does nothing.
+func (w *logWriters) watch(f func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.closed {
+		w.running.Go(f)
+	}
 }
 
 // forget ends a watch: what happens to the logger is no news any more.
@@ -38,12 +48,13 @@ func (w *logWriters) forget(key string) {
 // close ends every watch, also those that are just beginning.
 func (w *logWriters) close() {
 	w.mu.Lock()
-	defer w.mu.Unlock()
 	w.closed = true
 	for key, f := range w.watched {
 		delete(w.watched, key)
 		f.Close()
 	}
+	w.mu.Unlock()
+	w.running.Wait()
 }
 
 // add reports false when the container is watched already.
@@ -66,7 +77,7 @@ func (r *Runtime) watchLogWriter(key string, pid int) {
 	if !r.known.get(key).logged {
 		return
 	}
-	r.done.Go(func() {
+	r.writers.watch(func() {
 		shim := procStat(pid).parent
 		f, err := findLogWriter(shim, key)
 		if errors.Is(err, unix.ENOSYS) {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 	"strings"
 	"syscall"
 
@@ -57,13 +58,10 @@ func (r *Runtime) deleteTask(ctx context.Context, key string) error {
 	return nil
 }
 
-// shimEnded says whether an error of containerd's comes from a shim that ended while it was asked.
+// shimEnded says whether an error of containerd's comes from a shim that was just ending. Seen are, for a create beside the
+// deletion of the pod's last task, "ttrpc: closed" and "failed to start shim: ... connect: no such file or directory".
 func shimEnded(err error) bool {
-	text := err.Error()
-	for _, sign := range []string{"ttrpc: closed", "connection refused", "connection reset", "broken pipe", "shim", "EOF"} {
-		if strings.Contains(text, sign) {
-			return true
-		}
-	}
-	return errdefs.IsUnavailable(err)
+	return slices.ContainsFunc([]string{"ttrpc: closed", "failed to start shim", "connect: "}, func(sign string) bool {
+		return strings.Contains(err.Error(), sign)
+	})
 }

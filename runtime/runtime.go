@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/connectivity"
+	grpcstatus "google.golang.org/grpc/status"
 )
 
 // Config is how to reach containerd and where the runtime's own files are.
@@ -51,6 +52,7 @@ type Runtime struct {
 	client *client.Client
 
 	images   imageCache
+	library  library
 	hub      *hub
 	known    *known
 	pods     podLocks
@@ -80,7 +82,7 @@ func New(cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("cannot make a containerd client: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Runtime{cfg: cfg, log: cfg.Log, client: c, hub: newHub(), known: newKnown(), cgroups: detectCgroups(), stop: cancel}
+	r := &Runtime{cfg: cfg, log: cfg.Log, client: c, hub: newHub(), known: newKnown(), cgroups: detectCgroups(), stop: cancel, library: newLibrary()}
 	r.done.Go(func() { r.follow(ctx) })
 	return r, nil
 }
@@ -123,7 +125,9 @@ func (r *Runtime) native(err error) error {
 	if err == nil || errors.Is(err, ErrUnavailable) || errors.Is(err, ErrNotFound) {
 		return err
 	}
-	err = errgrpc.ToNative(err)
+	if _, raw := grpcstatus.FromError(err); raw { // of a service that is called without the client around it
+		err = errgrpc.ToNative(err)
+	}
 	switch {
 	case errdefs.IsNotFound(err):
 		return fmt.Errorf("%w: %w", ErrNotFound, err)

@@ -57,16 +57,20 @@ func (r *Runtime) unpacked(ctx context.Context, ref string) (*unpackedImage, err
 	if i := r.images.get(ref); i != nil {
 		return i, nil
 	}
-	img, err := r.client.GetImage(ctx, ref)
+	name, err := parseImageName(ref)
 	if err != nil {
-		return nil, fmt.Errorf("cannot look up image: %w", r.native(err))
+		return nil, err
 	}
-	spec, err := img.Spec(ctx)
+	record, err := r.imageRecord(ctx, name)
 	if err != nil {
-		return nil, fmt.Errorf("cannot read the configuration of image %s: %w", ref, r.native(err))
+		return nil, fmt.Errorf("cannot look up image %s: %w", ref, err)
+	}
+	config, err := r.imageConfig(ctx, record.Target)
+	if err != nil {
+		return nil, fmt.Errorf("cannot read the configuration of image %s: %w", ref, err)
 	}
 	i := &unpackedImage{
-		ref: ref, digest: img.Target().Digest.String(), chainID: identity.ChainID(spec.RootFS.DiffIDs).String(), config: spec.Config,
+		ref: ref, digest: record.Target.Digest.String(), chainID: identity.ChainID(config.RootFS.DiffIDs).String(), config: config.Config,
 	}
 	if err := r.readAccounts(ctx, i); err != nil {
 		return nil, err
