@@ -193,8 +193,8 @@ func get(t *testing.T, a *Agent, path string) string {
 
 // containerd stops and comes back: nothing that runs is touched, applies are taken meanwhile, /readyz tells the truth.
 func TestRealContainerdStops(t *testing.T) {
-	h := newRealHost(t)
 	own := runtimetest.StartContainerd(t)
+	h := newRealHost(t) // after: it is removed with the help of its containerd
 	h.cfg.Runtime.Address = own.Address
 	h.ownContainerd = own
 	a := h.start()
@@ -208,7 +208,9 @@ func TestRealContainerdStops(t *testing.T) {
 	if live := get(t, a, "/healthz"); !strings.Contains(live, "passed") {
 		t.Errorf("/healthz says %s", live)
 	}
-	k.Run(strings.ReplaceAll(webOf("busybox:1", ""), "name: web}", "name: later}"), "apply", "-f", "-")
+	if _, err := h.clientset().AppsV1().DaemonSets("default").Create(t.Context(), busyDaemon("later", "busybox:2", ""), metav1.CreateOptions{}); err != nil {
+		t.Fatal(err)
+	}
 	if err := own.Restart(t.Context()); err != nil {
 		t.Fatal(err)
 	}

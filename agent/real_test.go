@@ -119,7 +119,7 @@ func newRealHost(t testing.TB) *realHost {
 	cfg.Manifests, cfg.DataDir, cfg.RunDir = filepath.Join(dir, "manifests.d"), filepath.Join(dir, "data"), filepath.Join(dir, "run")
 	cfg.FillIn("host-01", func(string) bool { return false })
 	cfg.Version = "v0-test"
-	cfg.Logger = slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	cfg.Logger = slog.New(slog.NewTextHandler(h.log, &slog.HandlerOptions{Level: slog.LevelInfo}))
 	h.cfg = cfg
 	t.Cleanup(h.remove)
 	return h
