@@ -433,6 +433,28 @@ func TestFirstStartNeverMixes(t *testing.T) {
 	}
 }
 
+// What is written first decides what a crash leaves: a key alone can be finished, a certificate alone would be trusted already.
+func TestKeysAreWrittenFirst(t *testing.T) {
+	a := newAuthority(t)
+	for cert, write := range map[string]func(dir string) error{
+		FileCA: a.Write,
+		FileHost: func(dir string) error {
+			return WritePair(filepath.Join(dir, FileHost), filepath.Join(dir, FileHostKey), issueHost(t, a, host, epoch))
+		},
+	} {
+		dir := t.TempDir()
+		if err := os.MkdirAll(filepath.Join(dir, cert, "in the way"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := write(dir); err == nil || !strings.Contains(err.Error(), cert) {
+			t.Errorf("%s: %v", cert, err)
+		}
+		if _, err := readKey(filepath.Join(dir, strings.TrimSuffix(cert, ".crt")+".key")); err != nil {
+			t.Errorf("%s came before its key: %v", cert, err)
+		}
+	}
+}
+
 func TestWriteFileErrorsNameTheFile(t *testing.T) {
 	path := filepath.Join(t.TempDir(), "none", FileCA)
 	if err := writeFile(path, nil, 0o644); err == nil || !strings.Contains(err.Error(), path) {
