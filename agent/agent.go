@@ -14,7 +14,6 @@ import (
 
 	"github.com/prometheus/client_golang/prometheus"
 	"github.com/prometheus/client_golang/prometheus/collectors"
-	"go.etcd.io/bbolt"
 	"golang.org/x/sync/errgroup"
 	corev1 "k8s.io/api/core/v1"
 
@@ -123,7 +122,7 @@ func (a *Agent) listen() error {
 	}
 	a.server, err = api.New(api.Options{
 		Cache: a.loop.cache, Backend: &backend{loop: a.loop, runtime: a.runtime, podLogs: a.cfg.Runtime.PodLogs}, TLSConfig: a.trust.tlsConfig(),
-		NodeName: a.cfg.Node.Name, Version: a.cfg.Version, Logger: a.log,
+		NodeName: a.cfg.Node.Name, Version: a.cfg.Version, Logger: a.cfg.Logger,
 		Healthz: firstFailure(a.liveChecks()), Readyz: firstFailure(a.readyChecks()),
 	})
 	if err != nil {
@@ -282,7 +281,7 @@ func (c *cleanUps) run(log *slog.Logger) {
 	for len(*c) > 0 {
 		last := (*c)[len(*c)-1]
 		*c = (*c)[:len(*c)-1]
-		if err := last.run(); err != nil && !errors.Is(err, bbolt.ErrDatabaseNotOpen) {
+		if err := last.run(); err != nil {
 			log.Warn("cannot close", "what", last.name, "error", err)
 		}
 	}

@@ -3,7 +3,6 @@ package agent
 import (
 	"crypto/sha256"
 	"encoding/hex"
-	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -112,9 +111,4 @@ func referenceTo(apiVersion, kind string, o metav1.Object) corev1.ObjectReferenc
 	return corev1.ObjectReference{
 		APIVersion: apiVersion, Kind: kind, Namespace: o.GetNamespace(), Name: o.GetName(), UID: o.GetUID(), ResourceVersion: o.GetResourceVersion(),
 	}
-}
-
-// String makes a reference readable in logs.
-func describeReference(r corev1.ObjectReference) string {
-	return fmt.Sprintf("%s %s/%s", r.Kind, r.Namespace, r.Name)
 }

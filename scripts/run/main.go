@@ -98,12 +98,10 @@ func (p place) launch(ctx context.Context) error {
 			return fmt.Errorf("the host ended: %w; its last words:\n%s", errors.Join(err, errors.New("see "+p.log())), p.lastWords())
 		case <-ctx.Done():
 			_ = cmd.Process.Signal(syscall.SIGTERM)
-			<-ended
-			return ctx.Err()
+			return errors.Join(ctx.Err(), <-ended)
 		case <-late:
 			_ = cmd.Process.Signal(syscall.SIGTERM)
-			<-ended
-			return fmt.Errorf("the host was not ready within %s; its last words:\n%s", readyWithin, p.lastWords())
+			return errors.Join(fmt.Errorf("the host was not ready within %s; its last words:\n%s", readyWithin, p.lastWords()), <-ended)
 		case <-time.After(100 * time.Millisecond):
 			if p.picket(ctx, "get", "--raw", "/readyz").Run() == nil {
 				return nil
