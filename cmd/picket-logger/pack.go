@@ -87,6 +87,7 @@ func (p *packer) runCompressor(path string) error {
 		return errStopped
 	}
 	child, err := os.StartProcess("/proc/self/exe", []string{os.Args[0], "--compress", path}, &os.ProcAttr{
+		Env: []string{},                                       // CONTAINER_ID is the mark of a logger
 		Sys: &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}, // the next logger's compressor writes the same file
 	})
 	p.child = child
