@@ -141,7 +141,7 @@ func TestExecTerminal(t *testing.T) {
 	screen := &notify{done: make(chan struct{})}
 	go func() {
 		<-screen.done // the shell is there
-		fmt.Fprint(keyboard, "until stty size | grep -q '45 123'; do sleep 0.01; done; tty; echo $TERM; stty size\n\x04")
+		fmt.Fprint(keyboard, "until stty size | grep -q '45 123'; do sleep 0.01; done; tty; echo $TERM; stty size; exit\n")
 	}()
 	code, err := h.Exec(t.Context(), c.ID, runtime.ExecConfig{
 		Command: []string{"sh", "-c", "echo ready; exec sh"}, TTY: true, Stdin: stdin, Stdout: screen, Resize: resize,
