@@ -3,6 +3,7 @@ package runtime_test
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -213,13 +214,12 @@ func packLog(t testing.TB, path, when string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(path+".gz", compress(t, data), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Chtimes(path+".gz", info.ModTime(), info.ModTime()); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Remove(path); err != nil {
+	if err := errors.Join(
+		os.WriteFile(path+".tmp", compress(t, data), 0o600),
+		os.Chtimes(path+".tmp", info.ModTime(), info.ModTime()),
+		os.Rename(path+".tmp", path+".gz"),
+		os.Remove(path),
+	); err != nil {
 		t.Fatal(err)
 	}
 }
