@@ -55,7 +55,14 @@ func OpenDB(path string) (db *bbolt.DB, setAside string, err error) {
 		return nil, "", err
 	}
 	db, err = openBolt(path, f)
-	return db, setAside, err
+	if err != nil {
+		return nil, setAside, err
+	}
+	// bbolt syncs the file it makes, but not its name.
+	if err := syncDir(filepath.Dir(path)); err != nil {
+		return nil, setAside, errors.Join(err, db.Close())
+	}
+	return db, setAside, nil
 }
 
 // inspect reads the whole file. It is not whole when the last transaction may be lost.

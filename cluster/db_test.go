@@ -406,3 +406,23 @@ func FuzzWalkPages(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkOpenDB(b *testing.B) {
+	path := filepath.Join(b.TempDir(), "state.db")
+	db := openDB(b, path)
+	var writes []Write
+	for i := range 1000 {
+		writes = append(writes, content(fmt.Sprintf("DaemonSet/default/web-%d", i), strings.Repeat("x", 4000)))
+	}
+	put(b, openStore(b, db), writes...)
+	if err := db.Close(); err != nil {
+		b.Fatal(err)
+	}
+	for b.Loop() {
+		db, _, err := OpenDB(path)
+		if err != nil {
+			b.Fatal(err)
+		}
+		_ = db.Close()
+	}
+}

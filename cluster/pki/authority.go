@@ -16,6 +16,9 @@ const (
 	authorityValidity = 20 * 365 * 24 * time.Hour
 	// clockSkew is how far the clock of a host that checks a new certificate may be behind.
 	clockSkew = time.Hour
+	// authoritySkew is as much for the authority itself: a first start may be one with a clock that is set back afterwards, and
+	// host certificates can be made anew, the authority cannot.
+	authoritySkew = 365 * 24 * time.Hour
 )
 
 // Authority signs the certificates of one fleet.
@@ -39,7 +42,7 @@ func authorityOf(key ed25519.PrivateKey, cluster string, now time.Time) (*Author
 	}
 	template := &x509.Certificate{
 		Subject:   pkix.Name{CommonName: cluster},
-		NotBefore: now.Add(-clockSkew), NotAfter: now.Add(authorityValidity),
+		NotBefore: now.Add(-authoritySkew), NotAfter: now.Add(authorityValidity),
 		IsCA: true, BasicConstraintsValid: true, MaxPathLenZero: true,
 		KeyUsage: x509.KeyUsageCertSign | x509.KeyUsageCRLSign,
 	}

@@ -4,6 +4,7 @@ import (
 	"crypto"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -95,7 +96,7 @@ func ownAuthority(dir, cluster string, now time.Time, s *Start) (*Authority, err
 // leaveAsIs only looks: the authority's key is elsewhere.
 func (s *Start) leaveAsIs(dir string, host Host, now time.Time) error {
 	id, err := ReadIdentity(dir, now)
-	if err != nil {
+	if err != nil && !errors.Is(err, ErrNotNow) {
 		return err
 	}
 	s.Stale = whyRenew(id.Certificate.Leaf, id.Authorities, host, now)

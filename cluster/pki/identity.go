@@ -19,8 +19,11 @@ type Identity struct {
 	authorities []*x509.Certificate
 }
 
+// ErrNotNow is a certificate that is fine but for the time: expired, or not valid yet.
+var ErrNotNow = errors.New("the certificate is not valid at this time")
+
 // ReadIdentity reads ca.crt, host.crt and host.key and checks that they go together and are valid now. An error says which
-// file is wrong, why, and what helps; it is fs.ErrNotExist when a file is not there.
+// file is wrong, why, and what helps; it is fs.ErrNotExist when a file is not there. With ErrNotNow there is an identity too.
 func ReadIdentity(dir string, now time.Time) (*Identity, error) {
 	authorities, pool, err := readAuthorities(dir)
 	if err != nil {
@@ -31,7 +34,11 @@ func ReadIdentity(dir string, now time.Time) (*Identity, error) {
 		return nil, err
 	}
 	id := &Identity{Certificate: cert, Authorities: pool, authorities: authorities}
-	return id, id.check(dir, now)
+	err = id.check(dir, now)
+	if err != nil && !errors.Is(err, ErrNotNow) {
+		return nil, err
+	}
+	return id, err
 }
 
 // Node is the host's name in its certificate.
@@ -91,38 +98,52 @@ func readPair(certPath, keyPath string) (tls.Certificate, error) {
 func (id *Identity) check(dir string, now time.Time) error {
 	path := filepath.Join(dir, FileHost)
 	leaf := id.Certificate.Leaf
-	if err := verify(leaf, id.Authorities, now, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth); err != nil {
-		return fmt.Errorf("%s %w", path, err)
-	}
 	if !slices.Contains(leaf.Subject.Organization, GroupHosts) || leaf.Subject.CommonName == "" {
 		return fmt.Errorf("%s is no host's certificate: its subject %q lacks O=%s or a name", path, leaf.Subject, GroupHosts)
+	}
+	if err := verify(leaf, id.Authorities, now, x509.ExtKeyUsageServerAuth, x509.ExtKeyUsageClientAuth); err != nil {
+		return fmt.Errorf("%s %w", path, err)
 	}
 	return nil
 }
 
-// verify checks one certificate; the error goes on from the name of its file.
+// verify checks one certificate; the error goes on from the name of its file. What is wrong with the time comes last.
 func verify(cert *x509.Certificate, pool *x509.CertPool, now time.Time, usages ...x509.ExtKeyUsage) error {
-	switch {
-	case now.After(cert.NotAfter):
-		return fmt.Errorf("expired on %s (it is %s now): make a new one with the fleet's ca.key", day(cert.NotAfter), day(now))
-	case now.Before(cert.NotBefore):
-		return fmt.Errorf("is not valid before %s (it is %s now): set this host's clock", cert.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	within := now
+	if now.After(cert.NotAfter) {
+		within = cert.NotAfter
+	} else if now.Before(cert.NotBefore) {
+		within = cert.NotBefore
 	}
 	for _, usage := range usages {
-		_, err := cert.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: now, KeyUsages: []x509.ExtKeyUsage{usage}})
+		_, err := cert.Verify(x509.VerifyOptions{Roots: pool, CurrentTime: within, KeyUsages: []x509.ExtKeyUsage{usage}})
 		var unknown x509.UnknownAuthorityError
 		var invalid x509.CertificateInvalidError
 		switch {
 		case errors.As(err, &unknown):
 			return fmt.Errorf("was signed by %q, which is not an authority in %s beside it: it belongs to another fleet, or %s is an old one", cert.Issuer.CommonName, FileCA, FileCA)
 		case errors.As(err, &invalid) && invalid.Reason == x509.Expired:
-			return fmt.Errorf("was signed by %q, an authority in %s that has expired: make a new authority", cert.Issuer.CommonName, FileCA)
+			return timeError("was signed by %q, whose own certificate in %s is not valid on %s: set this host's clock, or make a new authority", cert.Issuer.CommonName, FileCA, day(now))
 		case err != nil:
 			return fmt.Errorf("is not good for this: %w", err)
 		}
 	}
+	switch {
+	case within.Before(now):
+		return timeError("expired on %s (it is %s now): make a new one with the fleet's ca.key", day(cert.NotAfter), day(now))
+	case within.After(now):
+		return timeError("is not valid before %s (it is %s now): set this host's clock", cert.NotBefore.UTC().Format(time.RFC3339), now.UTC().Format(time.RFC3339))
+	}
 	return nil
 }
+
+// notNow is an ErrNotNow in words of its own.
+type notNow string
+
+func timeError(format string, args ...any) error { return notNow(fmt.Sprintf(format, args...)) }
+
+func (e notNow) Error() string        { return string(e) }
+func (e notNow) Is(target error) bool { return target == ErrNotNow }
 
 // exists tells a missing file from one that cannot be looked at.
 func exists(path string) (bool, error) {

@@ -192,7 +192,7 @@ func TestIdentityErrors(t *testing.T) {
 		"a host as authority":  {spoil: write(FileCA, good.Cert, 0o644), file: FileCA, words: "no authority"},
 		"expired":              {now: epoch.Add(DefaultValidity + time.Second), file: FileHost, words: "expired on 2027-01-02"},
 		"not yet valid":        {now: epoch.Add(-2 * time.Hour), file: FileHost, words: "clock"},
-		"a user's certificate": {spoil: func(dir string) error { return writeUserAsHost(t, dir, a) }, file: FileHost, words: "not good for this"},
+		"a user's certificate": {spoil: func(dir string) error { return writeUserAsHost(t, dir, a) }, file: FileHost, words: "no host's certificate"},
 		"a directory": {spoil: func(dir string) error {
 			_ = os.Remove(filepath.Join(dir, FileCA))
 			return os.Mkdir(filepath.Join(dir, FileCA), 0o755)
@@ -210,7 +210,10 @@ func TestIdentityErrors(t *testing.T) {
 		if !c.now.IsZero() {
 			now = c.now
 		}
-		_, err := ReadIdentity(dir, now)
+		id, err := ReadIdentity(dir, now)
+		if timeOnly := !c.now.IsZero(); errors.Is(err, ErrNotNow) != timeOnly || (id != nil) != timeOnly {
+			t.Errorf("%s: identity %v, error %v", name, id, err)
+		}
 		if err == nil || !strings.Contains(err.Error(), filepath.Join(dir, c.file)) || !strings.Contains(err.Error(), c.words) {
 			t.Errorf("%s: %v", name, err)
 		}
@@ -233,7 +236,8 @@ func TestExpiredAuthority(t *testing.T) {
 		t.Fatal(err)
 	}
 	writeHost(t, dir, a, p)
-	if _, err = ReadIdentity(dir, a.cert.NotAfter.Add(time.Hour)); err == nil || !strings.Contains(err.Error(), "authority") || !strings.Contains(err.Error(), "expired") {
+	id, err := ReadIdentity(dir, a.cert.NotAfter.Add(time.Hour))
+	if id == nil || !errors.Is(err, ErrNotNow) || !strings.Contains(err.Error(), `"prod"`) || !strings.Contains(err.Error(), "new authority") {
 		t.Errorf("%v", err)
 	}
 }
@@ -336,6 +340,7 @@ func TestFirstStartRenews(t *testing.T) {
 		"near expiry":       {host, epoch.Add(DefaultValidity * 3 / 4), []string{FileHost, FileAdmin}},
 		"expired":           {host, epoch.Add(DefaultValidity * 2), []string{FileHost, FileAdmin}},
 		"a clock set back":  {host, epoch.Add(-30 * time.Minute), nil},
+		"set back far":      {host, epoch.Add(-100 * 24 * time.Hour), []string{FileHost, FileAdmin}},
 		"the day after all": {host, epoch.Add(24 * time.Hour), nil},
 	} {
 		dir := t.TempDir()
@@ -361,7 +366,7 @@ func TestFirstStartRenews(t *testing.T) {
 		if !maps.Equal(snapshot(t, dir), before) || len(s.Made) > 0 {
 			t.Errorf("%s: without ca.key it made %v", name, s.Made)
 		}
-		if renew := len(c.made) > 0; name != "expired" && (err != nil || renew == (s.Stale == "") || len(s.Admin.Cert) == 0) || name == "expired" && err == nil {
+		if renew := len(c.made) > 0; err != nil || renew == (s.Stale == "") || len(s.Admin.Cert) == 0 {
 			t.Errorf("%s: without ca.key: stale %q, error %v", name, s.Stale, err)
 		}
 	}

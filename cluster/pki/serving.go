@@ -2,6 +2,7 @@ package pki
 
 import (
 	"crypto/tls"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -22,13 +23,18 @@ type Serving struct {
 	seen   []os.FileInfo
 }
 
-// NewServing reads the identity in dir. New files that cannot be used leave the present identity in place; report, which may be
-// called from any goroutine, then hears why, once for each change, and hears nil when new files were taken up.
+// NewServing reads the identity in dir. One that is not valid now is served all the same, and reported: clients refuse it, but
+// the host's unix socket and its pods do not depend on it. Later files that cannot be used leave the present identity in place;
+// report, which may be called from any goroutine, hears why, once for each change, and hears nil when new files were taken up.
 func NewServing(dir string, now func() time.Time, report func(error)) (*Serving, error) {
 	s := &Serving{dir: dir, now: now, report: report}
 	var err error
 	s.seen = s.look()
-	if s.id, err = ReadIdentity(dir, now()); err != nil {
+	s.id, err = ReadIdentity(dir, now())
+	switch {
+	case errors.Is(err, ErrNotNow):
+		s.tell(fmt.Errorf("clients will refuse this host: %w", err))
+	case err != nil:
 		return nil, fmt.Errorf("cannot use the certificates of this host: %w", err)
 	}
 	s.config = s.configOf(s.id)
@@ -72,7 +78,13 @@ func (s *Serving) configOf(id *Identity) *tls.Config {
 
 // refresh reads the files again when they have changed since they were last read.
 func (s *Serving) refresh() {
-	if changed, err := s.reread(); changed && s.report != nil {
+	if changed, err := s.reread(); changed {
+		s.tell(err)
+	}
+}
+
+func (s *Serving) tell(err error) {
+	if s.report != nil {
 		s.report(err)
 	}
 }

@@ -292,6 +292,18 @@ func TestServingOutlivesItsCertificate(t *testing.T) {
 	if got := s.reports.take(); len(got) > 0 {
 		t.Errorf("reports %v", got)
 	}
+	// So does an agent that starts with it, but it says so.
+	again, err := NewServing(s.dir, s.clock.Now, s.reports.add)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := s.reports.take(); len(got) != 1 || !errors.Is(got[0], ErrNotNow) {
+		t.Errorf("reports %v", got)
+	}
+	writeHost(t, s.dir, s.authority, issueHost(t, s.authority, host, s.clock.Now()))
+	if _, _, err := handshake(t, again.TLSConfig(), s.client(t, s.authority, Pair{})); err != nil {
+		t.Error(err)
+	}
 }
 
 func TestServingNeedsAnIdentity(t *testing.T) {
