@@ -2,7 +2,12 @@ package main
 
 import (
 	"bytes"
+	"context"
+	"encoding/json"
 	"errors"
+	"fmt"
+	"net"
+	"net/http"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -10,14 +15,18 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
-// asProcess makes this test binary be picketd: "fake" with an agent that runs nothing, "stubborn" with one that does not stop.
+// asProcess makes this test binary be picketd: "real" with everything, "fake" with an agent that runs nothing, "stubborn" with one
+// that does not stop.
 const asProcess = "PICKETD_TEST_PROCESS"
 
 func TestMain(m *testing.M) {
 	f := &fakeAgent{summary: "fine"}
 	switch os.Getenv(asProcess) {
+	case "real":
+		main()
 	case "stubborn":
 		f.unstopping = make(chan struct{})
 		fallthrough
@@ -125,4 +134,66 @@ func TestProcessBadConfiguration(t *testing.T) {
 	if err := r.Wait(); !errors.As(err, &exit) || exit.ExitCode() != 1 {
 		t.Errorf("it ended with %v", err)
 	}
+}
+
+// The whole program, where no containerd answers: it starts, takes another label from the file, and ends cleanly.
+func TestRealProcess(t *testing.T) {
+	dir := t.TempDir()
+	const text = `node: {name: host-01, labels: {disktype: %s}}
+api: {listen: "127.0.0.1:0", pki: DIR/pki}
+metrics: {listen: "127.0.0.1:0"}
+runtime: {address: DIR/containerd.sock, podLogs: DIR/pods, containerLogs: DIR/containers}
+manifests: DIR/manifests.d
+dataDir: DIR/data
+runDir: DIR/run
+`
+	path := filepath.Join(dir, "picketd.yaml")
+	configure := func(disktype string) {
+		t.Helper()
+		if err := os.WriteFile(path+".new", []byte(strings.ReplaceAll(fmt.Sprintf(text, disktype), "DIR", dir)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Rename(path+".new", path); err != nil {
+			t.Fatal(err)
+		}
+	}
+	configure("hdd")
+	r := startProcess(t, "real", "--config", path)
+	r.hear(t, "READY=1")
+	r.hear(t, "STATUS=0 DaemonSets")
+	configure("ssd")
+	r.hear(t, "RELOADING=1")
+	r.hear(t, "READY=1")
+	if got := nodeLabel(t, filepath.Join(dir, "run/picket.sock"), "disktype"); got != "ssd" {
+		t.Errorf("the host's label is %q after a reload\n%s", got, r.stderr.String())
+	}
+	r.signal(t, syscall.SIGTERM)
+	r.hear(t, "STOPPING=1")
+	if err := r.Wait(); err != nil {
+		t.Errorf("after SIGTERM: %v\n%s", err, r.stderr.String())
+	}
+}
+
+// nodeLabel asks the agent's socket.
+func nodeLabel(t *testing.T, socket, label string) string {
+	t.Helper()
+	client := http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			var d net.Dialer
+			return d.DialContext(ctx, "unix", socket)
+		},
+	}}
+	defer client.CloseIdleConnections()
+	answer, err := client.Get("http://picket/api/v1/nodes/host-01")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	var node struct {
+		Metadata struct{ Labels map[string]string }
+	}
+	if err := json.NewDecoder(answer.Body).Decode(&node); err != nil {
+		t.Fatal(err)
+	}
+	return node.Metadata.Labels[label]
 }
