@@ -18,7 +18,7 @@ func check(s *source, stdout, stderr io.Writer) error {
 	if c.errors > 0 {
 		return errShown
 	}
-	fmt.Fprintf(stdout, "ok: %s; %d warnings\n", oneLine(strings.Join(c.summary, "; ")), c.warnings)
+	fmt.Fprintf(stdout, "ok: %s; %s\n", oneLine(strings.Join(c.summary, "; ")), count(c.warnings, "warning"))
 	return nil
 }
 
@@ -83,7 +83,7 @@ func (c *checking) manifests(dir string) {
 		objects += len(f.File.Objects)
 		c.manifest(f)
 	}
-	c.sum("%d manifests with %d objects in %s", len(files), objects, dir)
+	c.sum("%s with %s in %s", count(len(files), "manifest"), count(objects, "object"), dir)
 }
 
 func (c *checking) manifest(f manifest.CheckedFile) {

@@ -51,7 +51,7 @@ func TestCheck(t *testing.T) {
 	}{
 		{
 			name: "all is well", config: "manifests: DIR/manifests.d\n", manifests: map[string]string{"hello.yaml": goodManifest, "notes.txt": "{"},
-			stdout: "ok: DIR/picketd.yaml, node host-01; 1 manifests with 1 objects in DIR/manifests.d; 0 warnings\n",
+			stdout: "ok: DIR/picketd.yaml, node host-01; 1 manifest with 1 object in DIR/manifests.d; 0 warnings\n",
 		},
 		{
 			name: "no directory", config: "manifests: DIR/none\n",
@@ -64,7 +64,7 @@ func TestCheck(t *testing.T) {
 		{
 			name: "warnings are no errors", config: "manifests: DIR/manifests.d\n",
 			manifests: map[string]string{"a.yaml": goodManifest + "      priorityClassName: high\n---\napiVersion: v1\nkind: Service\nmetadata: {name: s}\n"},
-			stdout:    "ok: DIR/picketd.yaml, node host-01; 1 manifests with 1 objects in DIR/manifests.d; 2 warnings\n",
+			stdout:    "ok: DIR/picketd.yaml, node host-01; 1 manifest with 1 object in DIR/manifests.d; 2 warnings\n",
 			stderr: "DIR/manifests.d/a.yaml:11: daemonset/default/hello: spec.template.spec.priorityClassName: warning: TEXT\n" +
 				"DIR/manifests.d/a.yaml:13: warning: Service s is left out: picket does not serve this kind\n",
 		},

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -21,4 +22,12 @@ func oneLine(text string) string {
 		text = strings.ToValidUTF8(text[:maxLine], "") + " ..."
 	}
 	return text
+}
+
+// count is "1 warning" or "2 warnings".
+func count(n int, noun string) string {
+	if n != 1 {
+		noun += "s"
+	}
+	return fmt.Sprintf("%d %s", n, noun)
 }

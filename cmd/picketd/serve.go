@@ -25,7 +25,7 @@ func serve(s *source, p process) error {
 			fmt.Fprintln(p.stderr, text)
 		}
 		notify.send("STATUS=" + l.problems[0].String())
-		return fmt.Errorf("cannot start: %d problems in the configuration", len(l.problems))
+		return fmt.Errorf("cannot start: %s in the configuration", count(len(l.problems), "problem"))
 	}
 	logs.set(l.config.Log)
 	for _, text := range l.warnings {
