@@ -78,7 +78,7 @@ func newAgent(cfg Config, newRuntime func(runtime.Config) (containers, error)) (
 		return nil, err
 	}
 	if setAside != "" {
-		a.loop.trouble("StateSetAside", fmt.Errorf("the state file was damaged and is now %s; what runs goes on, and the manifests directory or kubectl apply bring the DaemonSets back", setAside))
+		a.loop.trouble("StateSetAside", fmt.Errorf("the state file was damaged; it is kept as %s. What runs goes on; DaemonSets that are missing now come back from the manifests directory or by kubectl apply", setAside))
 	}
 	a.files = newFiles(a.loop)
 	registry := prometheus.NewRegistry()
@@ -167,7 +167,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	group.Go(func() error { a.loop.run(ctx); return nil })
 	group.Go(func() error { directory.Run(ctx); return nil })
 	group.Go(func() error { a.importImages(ctx); return nil })
-	group.Go(func() error { a.trust.keepFresh(ctx, a.loop.trouble); return nil })
+	group.Go(func() error { a.trust.keepFresh(ctx); return nil })
 	group.Go(func() error { return a.server.Serve(ctx, a.listeners...) })
 	group.Go(func() error { return a.serveMetrics(ctx) })
 	a.log.Info("picketd runs", "version", a.cfg.Version, "api", a.cfg.API.Listen, "socket", a.cfg.API.Socket, "metrics", a.cfg.Metrics.Listen, "manifests", a.cfg.Manifests)

@@ -176,8 +176,7 @@ func (l *loop) do(ctx context.Context, f func() error) error {
 func (l *loop) heard(ctx context.Context, e runtime.Event) {
 	switch e.Kind {
 	case runtime.EventConnected:
-		l.setConnected(ctx, true)
-		l.takeOver(ctx)
+		l.setConnected(ctx, true) // the turn that follows adopts what runs, if that has not been done
 		l.pods.broadcast(e)
 	case runtime.EventDisconnected:
 		l.setConnected(ctx, false)

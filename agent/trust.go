@@ -26,12 +26,13 @@ type trust struct {
 	own     string // directory of the host's own authority; "" when the administrator's certificates are used
 	serving *pki.Serving
 	now     func() time.Time
+	trouble func(reason string, err error)
 }
 
 // newTrust reads the certificates, or makes them at the first start of a host that has none, together with an administrator's
 // kubeconfig in <dataDir>/kubeconfig.
 func newTrust(cfg Config, l *loop) (*trust, error) {
-	t := &trust{cfg: cfg, now: l.now, host: pki.Host{Node: cfg.Node.Name, Door: true}}
+	t := &trust{cfg: cfg, now: l.now, trouble: l.trouble, host: pki.Host{Node: cfg.Node.Name, Door: true}}
 	for _, a := range l.node.addresses {
 		t.host.Addresses = append(t.host.Addresses, a.Address)
 	}
@@ -62,8 +63,14 @@ func (t *trust) tlsConfig() *tls.Config { return t.serving.TLSConfig() }
 // renew makes what is missing of the host's own certificates, renews what runs out, and writes the kubeconfig that goes with them.
 func (t *trust) renew() error {
 	start, err := pki.FirstStart(t.own, t.cfg.Cluster.Name, t.host, t.now())
-	if err != nil || len(start.Admin.Cert) == 0 {
+	if err != nil {
 		return err
+	}
+	if start.Stale != "" {
+		t.trouble("CertificateNotRenewed", errors.New(start.Stale))
+	}
+	if len(start.Admin.Cert) == 0 {
+		return nil
 	}
 	text := pki.Kubeconfig("https://"+t.server(), start.CA, start.Admin, t.cfg.Cluster.Name, pki.AdminName)
 	path := filepath.Join(t.cfg.DataDir, "kubeconfig")
@@ -89,7 +96,7 @@ func (t *trust) server() string {
 }
 
 // keepFresh renews the host's own certificates until ctx ends.
-func (t *trust) keepFresh(ctx context.Context, trouble func(reason string, err error)) {
+func (t *trust) keepFresh(ctx context.Context) {
 	if t.own == "" {
 		return
 	}
@@ -101,7 +108,7 @@ func (t *trust) keepFresh(ctx context.Context, trouble func(reason string, err e
 			return
 		case <-timer.C:
 			if err := t.renew(); err != nil {
-				trouble("CertificateNotRenewed", err)
+				t.trouble("CertificateNotRenewed", err)
 			}
 		}
 	}

@@ -148,9 +148,7 @@ func (l *loop) prepare(object manifest.Object) (cluster.Write, error) {
 	ref := manifest.RefOf(object)
 	previous, exists := l.store.Get(storeKey(ref))
 	b := body{Created: metav1.NewTime(l.now())}
-	birth := previous.Version.Generation + 1
 	if exists && !previous.Deleted {
-		birth = previous.Birth
 		if old, err := storedBody(previous); err == nil {
 			b.Created, b.Revisions = old.Created, old.Revisions
 		}
@@ -162,7 +160,7 @@ func (l *loop) prepare(object manifest.Object) (cluster.Write, error) {
 	b.Object = encoded
 	if ds, ok := object.(*appsv1.DaemonSet); ok {
 		ds = ds.DeepCopy()
-		ds.UID = daemonset.UID(ref.Kind, ref.Namespace, ref.Name, birth)
+		ds.UID = daemonset.UID(ref.Kind, ref.Namespace, ref.Name, l.store.Birth(storeKey(ref)))
 		b.Revisions = daemonset.NextHistory(b.Revisions, ds, l.pods.revisionsOf(types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}))
 	}
 	bytes, err := json.Marshal(b)
