@@ -53,6 +53,7 @@ type Runtime struct {
 
 	images   imageCache
 	library  library
+	network  network
 	hub      *hub
 	known    *known
 	pods     podLocks
@@ -82,7 +83,7 @@ func New(cfg Config) (*Runtime, error) {
 		return nil, fmt.Errorf("cannot make a containerd client: %w", err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
-	r := &Runtime{cfg: cfg, log: cfg.Log, client: c, hub: newHub(), known: newKnown(), cgroups: detectCgroups(), stop: cancel, library: newLibrary()}
+	r := &Runtime{cfg: cfg, log: cfg.Log, client: c, hub: newHub(), known: newKnown(), cgroups: detectCgroups(), stop: cancel, library: newLibrary(), network: newNetwork(cfg)}
 	r.done.Go(func() { r.follow(ctx) })
 	return r, nil
 }
