@@ -39,6 +39,8 @@ const (
 const (
 	// undoTimeout bounds the removal of what a failed create left.
 	undoTimeout = 20 * time.Second
+	// wholeTimeout bounds calls that are not cancelled.
+	wholeTimeout = time.Minute
 	// createTries is how often a task is created in a shim that may just be ending, createPause what is between.
 	createTries = 3
 	createPause = 20 * time.Millisecond
@@ -149,7 +151,7 @@ func (r *Runtime) createTask(ctx context.Context, record containers.Container, c
 	}
 	defer r.pods.lock(c.Pod.UID)()
 	for try := 1; ; try++ {
-		if _, err = r.client.TaskService().Create(ctx, request); err == nil {
+		if err = r.createOnce(ctx, request); err == nil {
 			return nil
 		}
 		if err = r.native(err); errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
@@ -164,6 +166,26 @@ func (r *Runtime) createTask(ctx context.Context, record containers.Container, c
 		case <-time.After(createPause):
 		}
 	}
+}
+
+func (r *Runtime) createOnce(ctx context.Context, request *tasks.CreateTaskRequest) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	ctx, cancel := wholly(ctx)
+	defer cancel()
+	_, err := r.client.TaskService().Create(ctx, request)
+	return err
+}
+
+// wholly is for calls that, once made, had better come to their end: containerd hands a cancellation on to the shim, which kills
+// runc in the middle of its work and forgets the process that it made.
+func wholly(ctx context.Context) (context.Context, context.CancelFunc) {
+	deadline, ok := ctx.Deadline()
+	if most := time.Now().Add(wholeTimeout); !ok || deadline.After(most) {
+		deadline = most
+	}
+	return context.WithDeadline(context.WithoutCancel(ctx), deadline)
 }
 
 // prepare makes the container's own layer over the image's.
@@ -211,7 +233,9 @@ func (r *Runtime) logURI(path string) string {
 // StartContainer starts the created task's process. Its exit arrives as an Event.
 func (r *Runtime) StartContainer(ctx context.Context, id string) error {
 	key := containerKey(id)
-	response, err := r.client.TaskService().Start(ctx, &tasks.StartRequest{ContainerID: key})
+	whole, cancel := wholly(ctx)
+	defer cancel()
+	response, err := r.client.TaskService().Start(whole, &tasks.StartRequest{ContainerID: key})
 	if err == nil {
 		r.known.started(key, time.Now())
 		r.watchLogWriter(key, int(response.Pid))

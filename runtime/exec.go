@@ -114,7 +114,7 @@ func (x *execution) run(ctx context.Context) (int, error) {
 	if err != nil {
 		return 0, fmt.Errorf("cannot wait for command: %w", x.runtime.native(err))
 	}
-	if err := x.process.Start(ctx); err != nil {
+	if err := x.start(ctx); err != nil {
 		return 0, x.runtime.execError(ctx, x.id, err)
 	}
 	done := make(chan struct{})
@@ -132,6 +132,12 @@ func (x *execution) run(ctx context.Context) (int, error) {
 	case <-ctx.Done():
 		return 0, fmt.Errorf("command killed: %w", context.Cause(ctx))
 	}
+}
+
+func (x *execution) start(ctx context.Context) error {
+	ctx, cancel := wholly(ctx)
+	defer cancel()
+	return x.process.Start(ctx)
 }
 
 // resize hands on terminal sizes.
