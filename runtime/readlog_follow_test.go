@@ -113,10 +113,14 @@ func TestFollowUntilTheContainerEnds(t *testing.T) {
 func TestFollowReadsWhatTheLoggerWritesAfterTheEnd(t *testing.T) {
 	follow(t, everything, records("00 stdout F a"), func(f *follower) {
 		f.expect("a\n")
+		time.Sleep(50 * time.Millisecond) // between two looks
 		f.runs.Store(false)
-		time.Sleep(50 * time.Millisecond)
-		appendLog(t, f.path, records("01 stdout F b"))
-		f.expect("b\n")
+		for range 5 {
+			time.Sleep(200 * time.Millisecond)
+			appendLog(t, f.path, records("01 stdout F b"))
+		}
+		f.expect("b\nb\nb\nb\nb\n")
+		f.expectEnd()
 	})
 }
 
@@ -259,7 +263,11 @@ func TestFollowWhenItsFileIsPruned(t *testing.T) {
 			t.Fatal(err)
 		}
 		appendLog(t, f.path, records("02 stdout F c"))
+		if err := os.Chtimes(f.path, at(2), at(2)); err != nil { // not the tick in which b was written
+			t.Fatal(err)
+		}
 		rotateLog(t, f.path, "20260102-150402")
+		packLog(t, f.path, "20260102-150402")
 		appendLog(t, f.path, records("03 stdout F d"))
 		f.expect("b\nc\nd\n")
 	})

@@ -65,10 +65,13 @@ func tailOf(ends []bool, n int64) int {
 }
 
 func FuzzReadLog(f *testing.F) {
-	f.Add(records("00 stdout F a", "01 stderr P b", "02 stderr F c"), uint16(60), uint16(90), int8(1), uint8(0), uint8(0), uint8(1))
-	f.Add(records("00 stdout F a")+"x\n"+records("09 stdout P b")+"2026-01-02T15:04:08Z stdout F half", uint16(0), uint16(20), int8(-1), uint8(1), uint8(5), uint8(3))
-	f.Add(records("00 stdout F "+strings.Repeat("long ", 30_000), "01 stdout F b"), uint16(60_000), uint16(60_001), int8(2), uint8(2), uint8(0), uint8(200))
-	f.Fuzz(func(t *testing.T, log string, cut1, cut2 uint16, tail int8, stream, since, limit uint8) {
+	long := "00 stdout F " + strings.Repeat("long ", 30_000)
+	f.Add(records("00 stdout F a", "01 stderr P b", "02 stderr F c"), uint16(10), uint16(60), uint16(90), int8(1), uint8(0), uint8(0), uint8(1))
+	f.Add(records("00 stdout F a", "01 stderr P b", "02 stderr F c"), uint16(60), uint16(100), uint16(100), int8(1), uint8(0), uint8(0), uint8(0))
+	f.Add(records("00 stdout F a")+"x\n"+records("09 stdout P b")+"2026-01-02T15:04:08Z stdout F half",
+		uint16(0), uint16(0), uint16(20), int8(-1), uint8(1), uint8(5), uint8(3))
+	f.Add(records(long, "01 stdout F b"), uint16(60_000), uint16(60_001), uint16(0), int8(2), uint8(2), uint8(0), uint8(200))
+	f.Fuzz(func(t *testing.T, log string, cut1, cut2, cut3 uint16, tail int8, stream, since, limit uint8) {
 		o := runtime.LogOptions{
 			TailLines: int64(max(tail, -1)), Stream: []string{"", "stdout", "stderr"}[stream%3], LimitBytes: int64(limit),
 		}
@@ -78,6 +81,7 @@ func FuzzReadLog(f *testing.F) {
 		// A rotation comes at the end of a record.
 		first := ends(log, int(cut1))
 		second := max(first, ends(log, int(cut2)))
+		third := max(second, ends(log, int(cut3)))
 		path := filepath.Join(t.TempDir(), "0.log")
 		write := func(suffix string, data []byte) {
 			if err := os.WriteFile(path+suffix, data, 0o600); err != nil {
@@ -85,8 +89,9 @@ func FuzzReadLog(f *testing.F) {
 			}
 		}
 		write(".20260102-150401.gz", compress(t, []byte(log[:first])))
-		write(".20260102-150402", []byte(log[first:second]))
-		write("", []byte(log[second:]))
+		write(".20260102-150402.gz", compress(t, []byte(log[first:second])))
+		write(".20260102-150403", []byte(log[second:third]))
+		write("", []byte(log[third:]))
 		var got bytes.Buffer
 		if err := runtime.ReadLog(t.Context(), path, o, &got); err != nil {
 			t.Fatal(err)

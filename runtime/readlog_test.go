@@ -169,6 +169,33 @@ func TestHalfARecordIsShown(t *testing.T) {
 	}
 }
 
+func TestHalfARecordEndsWithItsFile(t *testing.T) {
+	for _, torn := range []string{"2026-01-02T15:04:00Z stdout F ha", "2026-01-02T15:04:00Z stdout P ha", "2026-01"} {
+		path := writeLog(t, map[string]string{".20260102-150401": torn, "": records("01 stdout F b")})
+		if got, want := read(t, path, everything), strings.TrimPrefix(torn[max(0, len(torn)-2):], "01")+"b\n"; got != want {
+			t.Errorf("%q: got %q, want %q", torn, got, want)
+		}
+	}
+}
+
+func TestTailOfManyLines(t *testing.T) {
+	var log, text strings.Builder
+	var starts []int
+	for i := range 3000 {
+		starts = append(starts, text.Len())
+		line := fmt.Sprintf("%d %s", i, strings.Repeat("x", i*i%211))
+		log.WriteString(records("00 stdout F " + line))
+		text.WriteString(line + "\n")
+	}
+	path := writeLog(t, map[string]string{"": log.String()})
+	for n := 1; n < len(starts); n += 7 {
+		want := text.String()[starts[len(starts)-n]:]
+		if got := read(t, path, runtime.LogOptions{TailLines: int64(n)}); got != want {
+			t.Fatalf("tail %d begins with %.20q, want %.20q", n, got, want)
+		}
+	}
+}
+
 func TestNoLog(t *testing.T) {
 	dir := t.TempDir()
 	gone := runtime.LogOptions{TailLines: -1, Follow: true, Running: func() bool { return false }}
