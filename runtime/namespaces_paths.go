@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -27,11 +28,11 @@ func checkUID(uid string) error {
 	return nil
 }
 
-// mountPodsDir prepares the directory of the pods' mounts, once per boot. What is mounted in it must stay nowhere else when a pod
-// goes: neither in containers that have a hostPath of / or /run (node-exporter, log shippers), which would hold on to other pods'
-// networks and /dev/shm until they end, nor in the mount namespaces that systemd gives to services. Hence two mounts: the lower
-// one cannot be bind-mounted, so a recursive bind of anything above leaves all of it out; the upper one is shared, so what is
-// unmounted here is unmounted in every copy of the host's mount tree, too. (One mount cannot be both.)
+// mountPodsDir prepares the directory of the pods' mounts, once per boot. It is a file system of its own that cannot be bound:
+// containers that have a hostPath of / or /run (node-exporter, log shippers) do not get to see what is mounted in it, and so do
+// not hold on to other pods' networks and /dev/shm until they end themselves. Services to which systemd gives a copy of the
+// host's mount tree do get it; there a pod's mounts go when the files that they are mounted on are removed here, as the kernel
+// has it since 3.18.
 func (r *Runtime) mountPodsDir() error {
 	r.network.mounting.Lock()
 	defer r.network.mounting.Unlock()
@@ -39,20 +40,11 @@ func (r *Runtime) mountPodsDir() error {
 	if isMountPoint(dir) {
 		return nil
 	}
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("cannot make the pods' directory: %w", err)
-	}
-	if err := unix.Mount(dir, dir, "", unix.MS_BIND, ""); err != nil {
-		return fmt.Errorf("cannot mount the pods' directory: %w", err)
-	}
-	if err := unix.Mount("", dir, "", unix.MS_UNBINDABLE, ""); err != nil {
-		return fmt.Errorf("cannot make the pods' directory unbindable: %w", err)
-	}
 	if err := mountTmpfs("picket", dir, 0o711, podsDirSize); err != nil {
 		return err
 	}
-	if err := unix.Mount("", dir, "", unix.MS_SHARED, ""); err != nil {
-		return fmt.Errorf("cannot share the pods' directory: %w", err)
+	if err := unix.Mount("", dir, "", unix.MS_UNBINDABLE, ""); err != nil {
+		return errors.Join(fmt.Errorf("cannot make the pods' directory unbindable: %w", err), unmount(dir))
 	}
 	return nil
 }

@@ -429,6 +429,7 @@ func TestPodsAfterReboot(t *testing.T) {
 	}
 	h := newNetHost(t)
 	back, lost := aPod(), aPod()
+	lost.Ports = []runtime.PortMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}}
 	h.setUp(back)
 	h.setUp(lost)
 	forgotten := aPod()
@@ -452,6 +453,9 @@ func TestPodsAfterReboot(t *testing.T) {
 	address = h.setUp(back)
 	if got := h.leases(); !slices.Equal(got, []string{address}) {
 		t.Errorf("taken: %v, want only %s", got, address)
+	}
+	if left := must(filepath.Glob(filepath.Join(h.config.DataDir, "cni", "cache", "results", "*"))); len(left) != 1 {
+		t.Errorf("remembered: %v", left)
 	}
 	serve(t, h.path(back.UID, "net"), ":80", "back")
 	in(t, ownNetwork, func() error { return expect(address+":80", "back") })
@@ -631,7 +635,7 @@ func TestPodsMountsStayHere(t *testing.T) {
 		t.Fatal(err)
 	}
 	defer func() { _ = unix.Unmount(view, unix.MNT_DETACH) }()
-	if mounts := runtimetest.Mounts(view); len(mounts) != 1 {
+	if mounts := runtimetest.Mounts(view); len(mounts) != 1 { // itself
 		t.Errorf("a hostPath holds on to %v", mounts)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
