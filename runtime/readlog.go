@@ -213,17 +213,17 @@ func (r *logReader) followOn() (moved bool, err error) {
 // next opens the file that follows f, which is rotated or removed, or the first after done when f is nil. It returns nil when
 // there is none yet.
 func (r *logReader) next(f *logFile) (*logFile, error) {
-	if f != nil && f.when != "" {
-		r.done, f = f.when, nil
-	}
 	for range logAttempts {
+		if f != nil && f.when != "" {
+			r.done = f.when
+		}
 		rotated, err := rotatedLogs(r.path, r.done)
 		if err != nil {
 			return nil, err
 		}
-		if f != nil && len(rotated) > 0 && f.became(rotated[0]) {
-			r.done, f = rotated[0].when, nil
-			rotated = rotated[1:]
+		if f != nil && f.when == "" && len(rotated) > 0 && f.became(rotated[0]) {
+			f.when = rotated[0].when
+			continue
 		}
 		if len(rotated) > 0 {
 			next, err := openLogFile(rotated[0])

@@ -59,7 +59,7 @@ func rotatedLogs(path, after string) ([]rotatedLog, error) {
 // logFile is an open file of a log. It stays readable when it is renamed, compressed or deleted.
 type logFile struct {
 	*os.File
-	when   string // "" if it was being written when it was opened
+	when   string // "" while it is not known to be rotated
 	gz     *gzip.Reader
 	offset int64 // of the next byte, uncompressed
 }

@@ -254,6 +254,24 @@ func TestFollowThroughRotations(t *testing.T) {
 	})
 }
 
+func TestFollowWhenFilesHaveOneTime(t *testing.T) {
+	follow(t, everything, records("00 stdout F a"), func(f *follower) {
+		f.expect("a\n")
+		rotateLog(t, f.path, "20260102-150401")
+		f.expect("") // there is none to go on with yet
+		appendLog(t, f.path, records("02 stdout F b"))
+		rotateLog(t, f.path, "20260102-150402")
+		for _, when := range []string{".20260102-150401", ".20260102-150402"} {
+			if err := os.Chtimes(f.path+when, at(1), at(1)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		packLog(t, f.path, "20260102-150402")
+		appendLog(t, f.path, records("03 stdout F c"))
+		f.expect("b\nc\n")
+	})
+}
+
 func TestFollowWhenItsFileIsPruned(t *testing.T) {
 	follow(t, everything, records("00 stdout F a"), func(f *follower) {
 		f.expect("a\n")
