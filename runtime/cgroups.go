@@ -63,6 +63,14 @@ func (c cgroups) runcOptions() typeurl.Any {
 	return encoded
 }
 
+// cgroupParent is the pod's cgroup; who knows of a pod only its uid gets the one it has by default.
+func (p PodConfig) cgroupParent() string {
+	if p.CgroupParent != "" {
+		return p.CgroupParent
+	}
+	return "/picket/pod" + p.UID
+}
+
 // path is a container's cgroup in the pod's, in the driver's notation.
 func (c cgroups) path(parent, key string) string {
 	if c.systemd {
@@ -104,9 +112,6 @@ func (c cgroups) apply(l *specs.Linux, limits Resources) {
 // removePodCgroup removes a pod's cgroup, "/picket/pod<uid>", from every hierarchy, with what runc may have left in it.
 // Processes still in it make it an error.
 func (r *Runtime) removePodCgroup(ctx context.Context, parent string) error {
-	if parent == "" {
-		return nil
-	}
 	if r.cgroups.systemd {
 		return stopSlice(ctx, sliceOf(parent))
 	}

@@ -72,6 +72,7 @@ type host struct {
 	containerd *runtimetest.Containerd
 	config     runtime.Config
 	dir        string
+	pods       []string // uids of all that newPod made
 }
 
 // newHost returns a runtime on the shared containerd, closed with the test.
@@ -168,6 +169,7 @@ func (h *host) importImage(name string, i runtimetest.Image) {
 // newPod is a pod in the host's namespaces, which needs no setting up. What is left of it goes with the test.
 func (h *host) newPod() runtime.PodConfig {
 	uid := uuid.NewString()
+	h.pods = append(h.pods, uid)
 	p := runtime.PodConfig{
 		UID: uid, Namespace: "default", Name: "web", HostNetwork: true, HostIPC: true, CgroupParent: "/picket/pod" + uid,
 	}

@@ -39,11 +39,7 @@ func (r *Runtime) spec(ctx context.Context, key string, c ContainerConfig, img *
 	if err := r.specMounts(s, c); err != nil {
 		return nil, err
 	}
-	parent := c.Pod.CgroupParent
-	if parent == "" {
-		parent = "/picket/pod" + c.Pod.UID
-	}
-	s.Linux.CgroupsPath = r.cgroups.path(parent, key)
+	s.Linux.CgroupsPath = r.cgroups.path(c.Pod.cgroupParent(), key)
 	r.cgroups.apply(s.Linux, c.Resources)
 	return s, nil
 }

@@ -1,0 +1,183 @@
+package runtime_test
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	cgroups "github.com/containerd/cgroups/v3"
+	"golang.org/x/sys/unix"
+
+	"github.com/picketd/picket/runtime"
+)
+
+// cgroupFile reads a file of a container's cgroup, by its name on v1 ("memory/memory.limit_in_bytes") or v2.
+func (h *host) cgroupFile(c runtime.ContainerConfig, v1, v2 string) string {
+	h.t.Helper()
+	path := filepath.Join("/sys/fs/cgroup", filepath.Dir(v1), c.Pod.CgroupParent, c.ID, filepath.Base(v1))
+	if cgroups.Mode() == cgroups.Unified {
+		path = filepath.Join("/sys/fs/cgroup", c.Pod.CgroupParent, c.ID, v2)
+	}
+	data, err := os.ReadFile(path)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return strings.TrimSpace(string(data))
+}
+
+// Limits are in the kernel's files, and the pod's cgroup goes when it is told to.
+func TestLimits(t *testing.T) {
+	h := newHost(t)
+	c := h.shell(h.newPod(), "web", "sleep 1000")
+	c.Resources = runtime.Resources{
+		CPUShares: 512, CPUQuota: 50000, CPUPeriod: 100000, MemoryLimit: 64 << 20, OOMScoreAdj: 900, HugepageLimits: map[string]uint64{"2MB": 0},
+	}
+	h.start(c)
+	for _, f := range []struct{ v1, v2, want1, want2 string }{
+		{"cpu/cpu.shares", "cpu.weight", "512", "20"},
+		{"cpu/cpu.cfs_quota_us", "cpu.max", "50000", "50000 100000"},
+		{"memory/memory.limit_in_bytes", "memory.max", "67108864", "67108864"},
+	} {
+		want := f.want1
+		if cgroups.Mode() == cgroups.Unified {
+			want = f.want2
+		}
+		if got := h.cgroupFile(c, f.v1, f.v2); got != want {
+			t.Errorf("%s: %s, want %s", f.v1, got, want)
+		}
+	}
+	if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", h.status(c.ID).Pid)); err != nil || string(data) != "900\n" {
+		t.Errorf("oom_score_adj %q, %v", data, err)
+	}
+	if err := h.RemovePodCgroup(t.Context(), c.Pod.CgroupParent); err == nil {
+		t.Error("the cgroup of a pod that runs was removed")
+	}
+	h.remove(c.ID)
+	for range 2 {
+		if err := h.RemovePodCgroup(t.Context(), c.Pod.CgroupParent); err != nil {
+			t.Error(err)
+		}
+	}
+	if dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + c.Pod.CgroupParent); len(dirs) > 0 {
+		t.Errorf("cgroups are left: %v", dirs)
+	}
+}
+
+// A host that may not lower oom_score_adj runs the container all the same.
+func TestOOMScoreClamped(t *testing.T) {
+	h := newHost(t)
+	c := h.shell(h.newPod(), "web", "cat /proc/self/oom_score_adj")
+	c.Resources.OOMScoreAdj = -997
+	if got := h.output(c); got != "-997\n" && got != "0\n" {
+		t.Errorf("oom_score_adj is %q", got)
+	}
+}
+
+// The kernel's kill for memory is told, and remembered for the next agent.
+func TestOutOfMemory(t *testing.T) {
+	h := newHost(t)
+	w := h.watch()
+	// The child dies, the container does not, until it is told to; the event has all the time it needs.
+	c := h.shell(h.newPod(), "web", "sh -c 'head -c 100m /dev/zero | tail'; sleep 1000")
+	c.Resources.MemoryLimit = 16 << 20
+	h.start(c)
+	if e := w.expect(runtime.EventOOM, c.ID); e.PodUID != c.Pod.UID {
+		t.Errorf("event: %+v", e)
+	}
+	if !h.status(c.ID).OOMKilled {
+		t.Error("the status does not tell")
+	}
+	h.eventually("it is noted on the container", func() error {
+		h.reopen()
+		if !h.status(c.ID).OOMKilled {
+			return fmt.Errorf("the next agent does not know")
+		}
+		return nil
+	})
+}
+
+func TestStats(t *testing.T) {
+	h := newHost(t)
+	c := h.shell(h.newPod(), "web", "dd if=/dev/zero of=/dev/null bs=1M count=200 2>/dev/null; head -c 8m /dev/zero >/tmp/file; sleep 1000")
+	h.start(c)
+	h.eventually("the figures grow", func() error {
+		s, err := h.Stats(t.Context(), c.ID)
+		if err != nil {
+			return err
+		}
+		if s.CPUUsage <= 0 || s.MemoryUsage < 8<<20 || s.MemoryWorking == 0 || s.MemoryWorking > s.MemoryUsage || s.Pids == 0 || time.Since(s.At) > time.Minute {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	h.remove(c.ID)
+	_, err := h.Stats(t.Context(), c.ID)
+	want(t, err, runtime.ErrNotFound)
+}
+
+// Volumes: read-only, recursively so, propagating, in memory, over a default mount, and of a directory that is not there yet.
+func TestMounts(t *testing.T) {
+	h := newHost(t)
+	p := h.newPod()
+	volume := filepath.Join(h.dir, "volume")
+	if err := os.MkdirAll(filepath.Join(volume, "sub"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	for _, dir := range []string{volume, filepath.Join(volume, "sub")} {
+		if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=1m"); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = unix.Unmount(dir, unix.MNT_DETACH) })
+		if err := os.MkdirAll(filepath.Join(volume, "sub"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := unix.Mount("", volume, "", unix.MS_SHARED|unix.MS_REC, ""); err != nil {
+		t.Fatal(err)
+	}
+	const try = "touch /v/x 2>/dev/null && echo top; touch /v/sub/x 2>/dev/null && echo sub; true"
+	for name, test := range map[string]struct {
+		mount  runtime.Mount
+		script string
+		want   string
+	}{
+		"writable":  {runtime.Mount{Source: volume, Destination: "/v"}, try, "top\nsub\n"},
+		"read-only": {runtime.Mount{Source: volume, Destination: "/v", ReadOnly: true}, try, "sub\n"},
+		"recursive": {runtime.Mount{Source: volume, Destination: "/v", ReadOnly: true, RecursiveReadOnly: true}, try, ""},
+		"memory":    {runtime.Mount{Source: "tmpfs", Destination: "/v"}, "df /v | tail -1 | cut -d' ' -f1", "tmpfs\n"},
+		"new":       {runtime.Mount{Source: filepath.Join(h.dir, "new"), Destination: "/v"}, "ls -A /v", ""},
+		"private":   {runtime.Mount{Source: volume, Destination: "/v"}, "grep ' /v ' /proc/self/mountinfo | cut -d' ' -f7", "-\n"},
+		"slave":     {runtime.Mount{Source: volume, Destination: "/v", Propagation: "rslave"}, "grep ' /v ' /proc/self/mountinfo | cut -d' ' -f7 | cut -d: -f1", "master\n"},
+		"shared":    {runtime.Mount{Source: volume, Destination: "/v", Propagation: "rshared"}, "grep ' /v ' /proc/self/mountinfo | cut -d' ' -f7 | cut -d: -f1", "shared\n"},
+		"over shm":  {runtime.Mount{Source: volume, Destination: "/dev/shm"}, "grep -c ' /dev/shm ' /proc/self/mountinfo", "1\n"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			h := *h
+			h.t = t
+			c := h.shell(p, name[:3], test.script)
+			c.ID = p.UID + "-" + strings.ReplaceAll(name, " ", "-")
+			c.LogPath += name
+			c.Mounts = []runtime.Mount{test.mount}
+			if got := h.output(c); got != test.want {
+				t.Errorf("got %q, want %q", got, test.want)
+			}
+		})
+	}
+	private := filepath.Join(h.dir, "private")
+	if err := os.Mkdir(private, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount(private, private, "", unix.MS_BIND, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = unix.Unmount(private, unix.MNT_DETACH) })
+	if err := unix.Mount("", private, "", unix.MS_PRIVATE, ""); err != nil {
+		t.Fatal(err)
+	}
+	c := h.shell(p, "private", "true")
+	c.Mounts = []runtime.Mount{{Source: private, Destination: "/v", Propagation: "rshared"}}
+	want(t, h.CreateContainer(t.Context(), c), runtime.ErrConfig)
+}
