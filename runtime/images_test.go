@@ -500,3 +500,13 @@ func TestForgedContent(t *testing.T) {
 		t.Errorf("%+v, %v", got, err)
 	}
 }
+
+// What a start pays for an image that is present.
+func BenchmarkEnsureImagePresent(b *testing.B) {
+	h := newImageHost(b)
+	h.push("library/app:1", "1")
+	h.mustEnsure("app:1", runtime.PullIfNotPresent)
+	for b.Loop() {
+		h.mustEnsure("app:1", runtime.PullIfNotPresent)
+	}
+}

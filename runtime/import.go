@@ -140,6 +140,9 @@ func (r *Runtime) importOnce(ctx context.Context, name, stamp string) error {
 		r.imagesChanged(ctx)
 		return nil
 	}
+	if noSpace(err) {
+		err = fmt.Errorf("containerd's disk is full: %w", err)
+	}
 	err = fmt.Errorf("cannot import %s: %w", filepath.Join(r.cfg.ImagesDir, name), err)
 	if ctx.Err() == nil && !errors.Is(err, ErrUnavailable) {
 		a.failed[name] = failedArchive{stamp, err}

@@ -65,9 +65,6 @@ func (r *Runtime) readArchive(ctx context.Context, path string) (ocispec.Descrip
 	defer stream.Close()
 	index, err := archive.ImportIndex(ctx, r.client.ContentStore(), stream)
 	if err != nil {
-		if noSpace(err) {
-			err = fmt.Errorf("containerd's disk is full: %w", err)
-		}
 		return ocispec.Descriptor{}, r.native(err)
 	}
 	return index, nil

@@ -667,3 +667,27 @@ func isFile(path string) bool {
 	info, err := os.Stat(path)
 	return err == nil && info.Mode().IsRegular()
 }
+
+// What a start pays for its pod, and its end.
+func BenchmarkSetUpPod(b *testing.B) {
+	for name, hostNetwork := range map[string]bool{"hostNetwork": true, "bridge": false} {
+		b.Run(name, func(b *testing.B) {
+			h := newNetHost(b)
+			if !hostNetwork && os.Getenv(envInside) == "" {
+				b.Skip("only in a network of its own: unshare -nm env " + envInside + "=1 go test -bench SetUpPod")
+			}
+			h.config.CNIBin = []string{"/usr/lib/cni", "/opt/cni/bin"}
+			h.reopen()
+			for b.Loop() {
+				p := aPod()
+				p.HostNetwork = hostNetwork
+				if _, err := h.SetUpPod(b.Context(), p); err != nil {
+					b.Fatal(err)
+				}
+				b.StopTimer()
+				h.tearDown(p.UID)
+				b.StartTimer()
+			}
+		})
+	}
+}
