@@ -17,14 +17,14 @@
 //
 // A full file is renamed as the kubelet does, 0.log to 0.log.20260102-150405 (UTC), without a moment when lines are lost. Names
 // grow strictly: when the second is taken, or the clock went back, the next free second is used. All rotated files but the newest
-// are compressed to 0.log.20260102-150405.gz in the background, keeping the time of their last line as modification time. A
-// line of several records is not spread over two files, unless it is longer than an eighth of max-size.
+// are compressed to 0.log.20260102-150405.gz, keeping the time of their last line as modification time; a child process does it,
+// at the lowest priority. A line of several records is not spread over two files, unless it is longer than an eighth of max-size.
 //
 // # When the log cannot be written
 //
 // On a full or read-only disk the container is never blocked: its lines are read, dropped and counted, and a line of our own
-// says how many there were as soon as writing works again. What a failed write left behind is cut off, what a killed logger
-// left behind is closed with a newline. A log that was removed is made again.
+// says how many there were as soon as writing works again. What a failed write left behind is cut off; what a killed logger left
+// behind is ended with a newline, or cut off where not even the record's head is whole. A log that was removed is made again.
 //
 // # Life
 //

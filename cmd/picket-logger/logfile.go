@@ -206,7 +206,8 @@ func (l *logFile) tellDropped() error {
 			text = l.clock.appendRecord(text, stream(s), full, nil)
 		}
 	}
-	notice := fmt.Sprintf("picket-logger: %d lines were dropped: %v", l.dropped, l.why)
+	lost := max(l.dropped, 1) // of a long line it may have been but the beginning
+	notice := fmt.Sprintf("picket-logger: %d lines were dropped: %v", lost, l.why)
 	text = l.clock.appendRecord(text, streamStderr, full, []byte(notice))
 	if err := l.write(text); err != nil {
 		return err
