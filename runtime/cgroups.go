@@ -120,17 +120,21 @@ func (r *Runtime) removePodCgroup(ctx context.Context, parent string) error {
 		roots, _ = filepath.Glob(cgroupRoot + "/*") // the pattern is well-formed
 	}
 	var errs []error
+	deadline := time.Now().Add(busyTimeout)
 	for _, root := range roots {
-		errs = append(errs, removeCgroup(ctx, filepath.Join(root, parent)))
+		errs = append(errs, removeCgroup(ctx, filepath.Join(root, parent), deadline))
 	}
 	return errors.Join(errs...)
 }
 
-// removeCgroup removes a cgroup and those below. The kernel may call one busy for a moment after its last process has ended.
-func removeCgroup(ctx context.Context, dir string) error {
-	for try := 0; ; try++ {
+// busyTimeout is for cgroups that the kernel calls busy although their last process has ended.
+const busyTimeout = time.Second
+
+// removeCgroup removes a cgroup and those below.
+func removeCgroup(ctx context.Context, dir string, deadline time.Time) error {
+	for {
 		err := removeCgroupTree(dir)
-		if !errors.Is(err, unix.EBUSY) || try == 50 {
+		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
 			return err
 		}
 		select {
