@@ -2,7 +2,7 @@ package agent
 
 import (
 	"crypto/sha256"
-	"encoding/hex"
+	"fmt"
 	"slices"
 	"strings"
 	"sync"
@@ -29,41 +29,45 @@ type recorder struct {
 	now   func() time.Time
 
 	mu     sync.Mutex
-	recent map[string]*corev1.Event // by name
+	recent map[string]*corev1.Event // by what is said
 	total  map[string]uint64        // by reason, for metrics
+	last   int64                    // what the newest name ends in: no two are equal
 }
 
 func newRecorder(cache *api.Cache, node string, now func() time.Time) *recorder {
 	return &recorder{cache: cache, node: node, now: now, recent: map[string]*corev1.Event{}, total: map[string]uint64{}}
 }
 
-// record notes that something happened to an object. The name is derived from what is said, so that the same news is one event.
+// record notes that something happened to an object. The same news is one event. Its name ends in the time of the first, as
+// Kubernetes' events do: they are listed by name, and kubectl shows events of one second in the order in which it gets them.
 func (r *recorder) record(about corev1.ObjectReference, eventType, reason, message string) {
 	namespace := about.Namespace
 	if namespace == "" {
 		namespace = metav1.NamespaceDefault
 	}
 	sum := sha256.Sum256([]byte(strings.Join([]string{about.Kind, about.Namespace, about.Name, string(about.UID), eventType, reason, message}, "\x00")))
-	name := about.Name + "." + hex.EncodeToString(sum[:8])
-	now := metav1.NewTime(r.now())
+	now, said := metav1.NewTime(r.now()), string(sum[:])
 
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.total[reason]++
-	event := &corev1.Event{
-		TypeMeta:       metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
-		ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: name, CreationTimestamp: now},
-		FirstTimestamp: now, Count: 0,
-	}
-	if known, ok := r.recent[namespace+"/"+name]; ok {
-		event = known.DeepCopy()
+	event, known := r.recent[said]
+	if known {
+		event = event.DeepCopy()
+	} else {
+		r.last = max(r.last+1, now.UnixNano())
+		event = &corev1.Event{
+			TypeMeta:       metav1.TypeMeta{APIVersion: "v1", Kind: "Event"},
+			ObjectMeta:     metav1.ObjectMeta{Namespace: namespace, Name: fmt.Sprintf("%s.%016x", about.Name, r.last), CreationTimestamp: now},
+			FirstTimestamp: now,
+		}
 	}
 	event.InvolvedObject, event.Type, event.Reason, event.Message = about, eventType, reason, message
 	event.Source = corev1.EventSource{Component: "picketd", Host: r.node}
 	event.ReportingController, event.ReportingInstance = "picketd", r.node
 	event.LastTimestamp = now
 	event.Count++
-	r.recent[namespace+"/"+name] = event
+	r.recent[said] = event
 	r.cache.Set(resourceEvents, event)
 	r.expire(now.Time)
 }

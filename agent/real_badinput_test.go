@@ -25,6 +25,11 @@ func (h *realHost) steady() (check func()) {
 		h.t.Fatal(err)
 	}
 	h.settled(client)
+	return h.sameProcesses()
+}
+
+// sameProcesses returns a check that what runs now still does.
+func (h *realHost) sameProcesses() (check func()) {
 	before := fmt.Sprint(h.pids())
 	return func() {
 		h.t.Helper()
@@ -108,8 +113,8 @@ func TestRealBadInput(t *testing.T) {
 	}
 }
 
-// A full and a read-only disk: the write is refused and says why, /readyz too, what runs goes on, and when there is room again
-// all is well.
+// A full disk: the write is refused and says why, /readyz too, what runs goes on and is restarted, and when there is room again
+// all is well. On a read-only disk the agent does not start and says why; what runs is left alone.
 func TestRealFullDisk(t *testing.T) {
 	h := newRealHost(t)
 	if err := os.MkdirAll(h.cfg.DataDir, 0o700); err != nil {
@@ -118,7 +123,11 @@ func TestRealFullDisk(t *testing.T) {
 	if err := syscall.Mount("tmpfs", h.cfg.DataDir, "tmpfs", 0, "size=6m"); err != nil {
 		t.Fatal(err)
 	}
-	t.Cleanup(func() { _ = syscall.Unmount(h.cfg.DataDir, syscall.MNT_DETACH) })
+	h.removed = func() {
+		if err := syscall.Unmount(h.cfg.DataDir, 0); err != nil {
+			t.Error(err)
+		}
+	}
 	a := h.start()
 	k := apitest.NewKubectl(t, copyOf(t, h.kubeconfig()))
 	check := h.steady()
@@ -151,18 +160,22 @@ func TestRealFullDisk(t *testing.T) {
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}
-	if err := syscall.Mount("", h.cfg.DataDir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err == nil {
-		refused("read-only file system")
-		if err := syscall.Mount("", h.cfg.DataDir, "", syscall.MS_REMOUNT, "size=6m"); err != nil {
-			t.Fatal(err)
-		}
-	} else {
-		t.Logf("a file system with open files cannot be made read-only here: %v", err)
-	}
 	k.Run("{apiVersion: v1, kind: ConfigMap, metadata: {name: small}}", "create", "-f", "-")
 	if ready := get(t, a, "/readyz"); !strings.Contains(ready, "readyz check passed") {
 		t.Errorf("/readyz says %s", ready)
 	}
+	check = h.sameProcesses()
+	h.stop()
+	if err := syscall.Mount("", h.cfg.DataDir, "", syscall.MS_REMOUNT|syscall.MS_RDONLY, ""); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := New(h.cfg); err == nil || !strings.Contains(err.Error(), h.cfg.DataDir) || !strings.Contains(err.Error(), "read-only file system") {
+		t.Errorf("on a read-only disk: %v", err)
+	}
+	if err := syscall.Mount("", h.cfg.DataDir, "", syscall.MS_REMOUNT, "size=6m"); err != nil {
+		t.Fatal(err)
+	}
+	check()
 }
 
 type zeros struct{}

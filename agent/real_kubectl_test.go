@@ -79,6 +79,7 @@ func TestRealKubectl(t *testing.T) {
 	}
 	write(strings.Replace(realWeb, "---\napiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web}\n", "", 1))
 
+	expect(k.Run("", "wait", "--for=condition=Ready", "node/host-01", "--timeout=60s"), `condition met`)
 	expect(k.Run("", "get", "nodes", "-o", "wide"), `^host-01 +Ready .*containerd://`)
 	expect(k.Run("", "apply", "-f", manifest), `^daemonset.apps/web created`)
 	expect(k.Run("", "rollout", "status", "ds/web", "--timeout=60s"), `daemon set "web" successfully rolled out`)
@@ -100,7 +101,7 @@ func TestRealKubectl(t *testing.T) {
 	for command, want := range map[string]string{
 		"cat /settings/page.txt": "first",
 		"cat /login/password":    "s3cret",
-		"printenv PASSWORD":      "s3cret",
+		"sh -c 'echo $PASSWORD'": "s3cret",
 		"cat /sys/fs/cgroup/memory/memory.limit_in_bytes /sys/fs/cgroup/memory.max": "67108864",
 		"sh -c 'echo x >/scratch/y && cat /scratch/y'":                              "x",
 		"sh -c 'echo x >/host/picket-test || echo no'":                              "no",
@@ -121,7 +122,7 @@ func TestRealKubectl(t *testing.T) {
 
 	// A ConfigMap's change reaches the running pod's files.
 	write(strings.Replace(readFile(t, manifest), `"first\n"`, `"second\n"`, 1))
-	if r := k.Try("", "diff", "-f", manifest); r.Code != 1 || !strings.Contains(r.Out, "+  page.txt: |\n+    second") {
+	if r := k.Try("", "diff", "-f", manifest); r.Code != 1 || !strings.Contains(r.Out, "-    first\n+    second") {
 		t.Errorf("diff: %d\n%s%s", r.Code, r.Out, r.Err)
 	}
 	expect(k.Run("", "apply", "-f", manifest), `^configmap/settings configured`)
@@ -168,7 +169,7 @@ func TestRealKubectl(t *testing.T) {
 	// Watching sees the end.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	watch := exec.CommandContext(ctx, filepath.Join(shared.binaries, "picket"), "--socket", h.cfg.API.Socket, "get", "pods", "-w", "--output-watch-events", "-o", "name")
+	watch := exec.CommandContext(ctx, filepath.Join(shared.binaries, "picket"), "--socket", h.cfg.API.Socket, "get", "pods", "-w", "--output-watch-events")
 	watch.Env = append(os.Environ(), "HOME="+h.dir)
 	watched := &logBuffer{}
 	watch.Stdout, watch.Stderr = watched, watched

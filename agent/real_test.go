@@ -12,6 +12,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"testing"
 	"time"
 
@@ -95,7 +96,8 @@ type realHost struct {
 
 	ownContainerd *runtimetest.Containerd // when not the shared one
 
-	stop func()
+	stop    func()
+	removed func() // called when nothing runs any more, before its files go; may be nil
 }
 
 func newRealHost(t testing.TB) *realHost {
@@ -186,6 +188,13 @@ func (h *realHost) remove() {
 		h.eventually("the host is empty", func() bool { return len(cached[*corev1.Pod](a.loop, resourcePods)) == 0 })
 		cancel()
 		<-ended
+	}
+	// The directory of the pods' mounts is a file system of its own, once per boot.
+	if err := syscall.Unmount(filepath.Join(h.cfg.RunDir, "pods"), 0); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOENT) {
+		h.t.Errorf("the pods' directory is not empty: %v", err)
+	}
+	if h.removed != nil {
+		h.removed()
 	}
 	if left := runtimetest.Mounts(h.dir); len(left) > 0 {
 		h.t.Errorf("mounts left behind: %v", left)

@@ -89,10 +89,13 @@ func (l *loop) act(ctx context.Context, name types.NamespacedName, d *daemonSet,
 		about = referenceTo("apps/v1", "DaemonSet", d.object)
 	}
 	l.log.Info(action.Message, "reason", action.Reason, "daemonset", name, "revision", action.Revision, "pod", action.UID)
+	message := action.Message
 	var err error
 	switch action.Kind {
 	case daemonset.Create:
-		err = l.createPod(d, action, now)
+		var pod string
+		pod, err = l.createPod(d, action, now)
+		message = "Created pod: " + pod + ": " + message
 	case daemonset.Delete:
 		err = l.pods.stop(types.UID(action.UID), nil, action.Message, now)
 	}
@@ -102,7 +105,7 @@ func (l *loop) act(ctx context.Context, name types.NamespacedName, d *daemonSet,
 		d.wakeUpBy(now.Add(tick))
 		return
 	}
-	l.events.record(about, action.EventType(), action.Reason, action.Message)
+	l.events.record(about, action.EventType(), action.Reason, message)
 }
 
 func (d *daemonSet) wakeUpBy(t time.Time) {
@@ -113,16 +116,16 @@ func (d *daemonSet) wakeUpBy(t time.Time) {
 
 // createPod makes the pod of a revision and starts its worker. Nothing waits for the disk here: a pod whose record is lost with
 // the power is simply decided anew, under another name.
-func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) error {
+func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) (name string, err error) {
 	revision, err := revisionNamed(d.revisions, action.Revision)
 	if err != nil {
-		return err
+		return "", err
 	}
 	p, err := daemonset.NewPod(d.object, revision, l.node.current, l.state.pods.Next())
 	if err != nil {
-		return err
+		return "", err
 	}
-	return l.pods.create(p, now)
+	return p.Name, l.pods.create(p, now)
 }
 
 // podsChanged takes in what the workers reported since the last time.

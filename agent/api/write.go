@@ -213,8 +213,11 @@ func (s *Server) write(c *call, write Write) (Object, error) {
 	write.Resource, write.Namespace, write.Author = c.resource.GroupResource(), c.namespace, c.user.name
 	obj, err := s.backend.Write(c.Context(), write)
 	if !write.DryRun {
-		s.log.Info("write", "user", c.user.name, "verb", c.verb, "resource", write.Resource.String(),
-			"namespace", write.Namespace, "name", write.Name, "error", err)
+		log := s.log.With("user", c.user.name, "verb", c.verb, "resource", write.Resource.String(), "namespace", write.Namespace, "name", write.Name)
+		if err != nil {
+			log = log.With("error", err)
+		}
+		log.Info("write")
 	}
 	return obj, err
 }
