@@ -115,9 +115,9 @@ func TestRealKubectl(t *testing.T) {
 	if r := k.Try("", "exec", pod, "--", "sh", "-c", "exit 7"); r.Code != 7 {
 		t.Errorf("exec's exit code is %d: %s", r.Code, r.Err)
 	}
-	var out bytes.Buffer
-	if code := k.Stream(strings.NewReader("to the pod\n"), &out, &out, "exec", "-i", pod, "--", "cat"); code != 0 || out.String() != "to the pod\n" {
-		t.Errorf("exec -i: %d %q", code, out.String())
+	var out, errOut bytes.Buffer
+	if code := k.Stream(strings.NewReader("to the pod\n"), &out, &errOut, "exec", "-i", pod, "--", "cat"); code != 0 || out.String() != "to the pod\n" {
+		t.Errorf("exec -i: %d %q %s", code, out.String(), errOut.String())
 	}
 
 	// A ConfigMap's change reaches the running pod's files.

@@ -86,7 +86,7 @@ func (r *Runtime) TearDownPod(ctx context.Context, p PodConfig) error {
 	if p.CgroupParent == "" {
 		p.CgroupParent = "/picket/pod" + p.UID
 	}
-	return r.removePodCgroup(ctx, p.CgroupParent)
+	return r.removePodCgroup(ctx, p.cgroupParent())
 }
 
 // attach gives the pod its interface. One that has it is left alone.
