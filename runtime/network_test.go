@@ -10,7 +10,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	goruntime "runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -217,22 +216,18 @@ func (h *netHost) warmUp() {
 // in runs f in a network namespace; sockets that it opens stay there.
 func in(t testing.TB, netns string, f func() error) {
 	t.Helper()
-	result := make(chan error, 1)
-	go func() {
-		goruntime.LockOSThread() // and ends with the goroutine
-		result <- func() error {
-			fd, err := unix.Open(netns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
-			if err != nil {
-				return err
-			}
-			defer unix.Close(fd)
-			if err := unix.Setns(fd, 0); err != nil {
-				return err
-			}
-			return f()
-		}()
-	}()
-	if err := <-result; err != nil {
+	err := runtime.OnThreadOfItsOwn(func() error {
+		fd, err := unix.Open(netns, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(fd)
+		if err := unix.Setns(fd, 0); err != nil {
+			return err
+		}
+		return f()
+	})
+	if err != nil {
 		t.Error(err)
 	}
 }
