@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"runtime/debug"
+	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/coreos/go-systemd/v22/journal"
@@ -32,6 +33,9 @@ func serve(s *source, p process) error {
 		logs.Warn(text)
 	}
 	collectOften()
+	done := make(chan struct{})
+	defer close(done)
+	go returnMemory(done)
 	l.config.Logger = logs.Logger
 	err = newSupervisor(s, p, logs, notify, first).run(l.config)
 	if err != nil {
@@ -46,5 +50,29 @@ func serve(s *source, p process) error {
 func collectOften() {
 	if os.Getenv("GOGC") == "" {
 		debug.SetGCPercent(50)
+	}
+}
+
+// returnEvery is how often returnMemory looks.
+const returnEvery = 30 * time.Second
+
+// returnMemory gives what a start or a burst of work needed back to the host once it is over: by itself Go keeps it for long. It
+// does nothing while nothing was collected since it last did, so an idle agent pays for it once in two minutes, when Go collects
+// by itself. It returns when done is closed.
+func returnMemory(done <-chan struct{}) {
+	tick := time.NewTicker(returnEvery)
+	defer tick.Stop()
+	var stats debug.GCStats
+	for last := int64(-1); ; {
+		select {
+		case <-done:
+			return
+		case <-tick.C:
+		}
+		if debug.ReadGCStats(&stats); stats.NumGC != last {
+			debug.FreeOSMemory()
+			debug.ReadGCStats(&stats)
+			last = stats.NumGC
+		}
 	}
 }
