@@ -179,7 +179,7 @@ func serveWebSocket(w http.ResponseWriter, r *http.Request, opts *remotecommand.
 	if err != nil {
 		return // the library has answered
 	}
-	defer conn.Close()
+	defer func() { _ = conn.Close() }()
 	_, _ = streams[remotecommand.StreamStdOut].Write(nil) // tells the client that the connection stands
 	var in io.Reader
 	var out, errOut io.WriteCloser

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"slices"
 
 	appsv1 "k8s.io/api/apps/v1"
 	authenticationv1 "k8s.io/api/authentication/v1"
@@ -168,8 +167,6 @@ func (r *resource) GroupKind() schema.GroupKind {
 func (r *resource) ListKind() schema.GroupVersionKind {
 	return r.WithKind(r.Kind + "List")
 }
-
-func (r *resource) serves(verb string) bool { return slices.Contains(r.Verbs, verb) }
 
 // subresource finds a subresource; nil when there is none of that name.
 func (r *resource) subresource(name string) *subresource {

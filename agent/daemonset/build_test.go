@@ -110,11 +110,7 @@ func readySince(t time.Time) func(*Pod) {
 	return func(p *Pod) { p.Ready, p.ReadySince = true, t }
 }
 
-// planOf runs Plan for generation 1 with current revision revB on a plain host at t0.
-func planOf(ds *appsv1.DaemonSet, pods ...Pod) Decision {
-	return planOn(makeNode(nil), ds, pods...)
-}
-
+// planOn runs Plan for generation 1 with current revision revB at t0.
 func planOn(node *corev1.Node, ds *appsv1.DaemonSet, pods ...Pod) Decision {
 	return Plan(View{DaemonSet: ds, Generation: 1, Revision: revB}, Self{Node: node}, Observed{Pods: pods}, t0)
 }

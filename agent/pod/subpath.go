@@ -22,7 +22,7 @@ func (v volumes) mountSubPath(volume, sub, container string, attempt, index int)
 	if err != nil {
 		return "", fmt.Errorf("cannot open volume for subPath: %w", err)
 	}
-	defer unix.Close(root)
+	defer func() { _ = unix.Close(root) }()
 	fd, err := openInRoot(root, sub)
 	if errors.Is(err, unix.ENOENT) {
 		if err := makeInVolume(volume, sub); err != nil {
@@ -33,7 +33,7 @@ func (v volumes) mountSubPath(volume, sub, container string, attempt, index int)
 	if err != nil {
 		return "", fmt.Errorf("cannot open subPath %q: %w", sub, err)
 	}
-	defer unix.Close(fd)
+	defer func() { _ = unix.Close(fd) }()
 	target := filepath.Join(v.subPaths(container, attempt), strconv.Itoa(index))
 	if err := makeMountPoint(fd, target); err != nil {
 		return "", err
@@ -58,7 +58,7 @@ func makeInVolume(volume, sub string) error {
 	if err != nil {
 		return fmt.Errorf("cannot open volume for subPath: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	info, err := root.Stat(".")
 	if err != nil {
 		return fmt.Errorf("cannot look at volume for subPath: %w", err)
