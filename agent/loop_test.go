@@ -444,3 +444,41 @@ func TestStrangeEvents(t *testing.T) {
 		}
 	})
 }
+
+// What could not be carried out (here: no record can be written) is tried again, although nothing else happens.
+func TestFailedActionsAreTriedAgain(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		inTheWay := func() {
+			if err := errors.Join(os.Rename(h.cfg.podsDir(), h.cfg.podsDir()+".away"), os.WriteFile(h.cfg.podsDir(), nil, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+		}
+		outOfTheWay := func() {
+			if err := errors.Join(os.Remove(h.cfg.podsDir()), os.Rename(h.cfg.podsDir()+".away", h.cfg.podsDir())); err != nil {
+				t.Fatal(err)
+			}
+		}
+		inTheWay()
+		h.apply(webOf("busybox:1", ""))
+		if pods := h.pods(); len(pods) != 0 || h.eventsOf("FailedCreate") == nil {
+			t.Errorf("pods %s, events %q", names(pods), h.eventsOf("FailedCreate"))
+		}
+		h.after(time.Hour / 2)
+		if list := h.eventsOf("FailedCreate"); len(list) != 1 {
+			t.Errorf("%d events say the same: %q", len(list), list)
+		}
+		outOfTheWay()
+		h.after(2 * tick)
+		first := h.onlyPod()
+		inTheWay()
+		h.apply(webOf("busybox:2", ""))
+		if p := h.onlyPod(); p.UID != first.UID || h.eventsOf("FailedDelete") == nil {
+			t.Errorf("pod %s was stopped without a record of it", first.Name)
+		}
+		outOfTheWay()
+		h.after(2 * tick)
+		if p := h.onlyPod(); p.Spec.Containers[0].Image != "busybox:2" {
+			t.Error("the update is not tried again")
+		}
+	})
+}

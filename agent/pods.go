@@ -90,7 +90,10 @@ func (s *podSet) save(r podRecord, durable bool) error {
 		return err
 	}
 	if err := writeFile(filepath.Join(s.dir, string(r.Pod.UID)+".json"), b, durable); err != nil {
-		return fmt.Errorf("cannot write the pod's record: %w", err)
+		if in := (*fs.PathError)(nil); errors.As(err, &in) {
+			err = in.Err // without the pod's uid: every try is another pod, but the news is the same
+		}
+		return fmt.Errorf("cannot write the pod's record in %s: %w", s.dir, err)
 	}
 	return nil
 }

@@ -50,10 +50,10 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 	decision := daemonset.Plan(view, daemonset.Self{Node: l.node.current}, observed, now)
 
 	l.remember(name, d, memory{Failures: decision.Failures, Evictions: decision.Evictions})
-	for _, action := range decision.Actions {
-		l.act(ctx, name, d, action, now)
-	}
 	d.wakeUp = decision.WakeUp
+	for _, action := range decision.Actions {
+		l.act(ctx, name, d, action, now) // one that fails brings the time forward
+	}
 	if d.object == nil {
 		if len(l.pods.of(name)) == 0 {
 			delete(l.daemonSets, name)
@@ -89,7 +89,7 @@ func (l *loop) act(ctx context.Context, name types.NamespacedName, d *daemonSet,
 		about = referenceTo("apps/v1", "DaemonSet", d.object)
 	}
 	l.log.Info(action.Message, "reason", action.Reason, "daemonset", name, "revision", action.Revision, "pod", action.UID)
-	message := action.Message
+	message, failed := action.Message, "FailedCreate" // Kubernetes' own reasons
 	var err error
 	switch action.Kind {
 	case daemonset.Create:
@@ -97,11 +97,12 @@ func (l *loop) act(ctx context.Context, name types.NamespacedName, d *daemonSet,
 		pod, err = l.createPod(d, action, now)
 		message = "Created pod: " + pod + ": " + message
 	case daemonset.Delete:
+		failed = "FailedDelete"
 		err = l.pods.stop(types.UID(action.UID), nil, action.Message, now)
 	}
 	if err != nil {
 		l.log.Error("cannot carry out", "daemonset", name, "reason", action.Reason, "error", err)
-		l.events.record(about, corev1.EventTypeWarning, "Failed"+string(action.Kind), err.Error())
+		l.events.record(about, corev1.EventTypeWarning, failed, err.Error())
 		d.wakeUpBy(now.Add(tick))
 		return
 	}
