@@ -23,15 +23,16 @@ type backend struct {
 	podLogs string
 }
 
-func (b *backend) Write(ctx context.Context, w api.Write) (written api.Object, err error) {
-	failed := b.loop.do(ctx, func() error {
+// Write hands a write to the loop. When the client goes away first, the loop may still be at it: what it wrote is then nobody's.
+func (b *backend) Write(ctx context.Context, w api.Write) (api.Object, error) {
+	var written api.Object
+	if err := b.loop.do(ctx, func() (err error) {
 		written, err = b.loop.write(w)
-		return nil
-	})
-	if failed != nil {
-		return nil, failed
+		return err
+	}); err != nil {
+		return nil, err
 	}
-	return written, err
+	return written, nil
 }
 
 // Logs copies the log of the container's present attempt, or with Previous of the one before it.
