@@ -256,7 +256,7 @@ func (t table) probes(path string) {
 	t.warn(path+".startupProbe", "probes are not run yet: the container counts as started when it runs")
 	t.warn(path+".lifecycle.postStart", "hooks are not run yet")
 	t.warn(path+".lifecycle.preStop", "hooks are not run yet: the container gets its stop signal at once")
-	t.warn(path+".lifecycle.stopSignal", "the image's stop signal is sent, or SIGTERM")
+	t.honour(path, "lifecycle.stopSignal")
 }
 
 func (t table) resources(path string) {

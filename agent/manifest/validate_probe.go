@@ -1,8 +1,10 @@
 package manifest
 
 import (
+	"regexp"
 	"strings"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 	apivalidation "k8s.io/apimachinery/pkg/api/validation"
 	"k8s.io/apimachinery/pkg/util/intstr"
@@ -63,8 +65,13 @@ func validateLifecycle(l *corev1.Lifecycle, path *field.Path) field.ErrorList {
 				handler{exec: hook.h.Exec, httpGet: hook.h.HTTPGet, tcpSocket: hook.h.TCPSocket, sleep: hook.h.Sleep}, path.Child(hook.name))...)
 		}
 	}
+	if s := l.StopSignal; s != nil && unix.SignalNum(string(*s)) == 0 && !realTimeSignal.MatchString(string(*s)) {
+		errs = append(errs, field.Invalid(path.Child("stopSignal"), string(*s), "must be the name of a signal, such as SIGTERM or SIGRTMIN+1"))
+	}
 	return errs
 }
+
+var realTimeSignal = regexp.MustCompile(`^(SIGRTMIN(\+([1-9]|1[0-5]))?|SIGRTMAX(-([1-9]|1[0-4]))?)$`)
 
 // handler is what a probe or a hook does: exactly one of these.
 type handler struct {
