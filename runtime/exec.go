@@ -107,10 +107,19 @@ func writer(w io.Writer) io.Writer {
 }
 
 // run starts the command and waits for its end.
-func (x *execution) run(ctx context.Context) (int, error) {
-	defer x.delete(ctx)
+func (x *execution) run(ctx context.Context) (code int, err error) {
+	clean := true
+	defer func() {
+		if clean {
+			x.delete(ctx)
+			return
+		}
+		go x.delete(ctx) // the shim, too, waits for what holds the output open
+	}()
 	// Before the start, or a short command's end is missed.
-	exit, err := x.process.Wait(context.WithoutCancel(ctx))
+	waiting, stopWaiting := context.WithCancel(context.WithoutCancel(ctx))
+	defer stopWaiting()
+	exit, err := x.process.Wait(waiting)
 	if err != nil {
 		return 0, fmt.Errorf("cannot wait for command: %w", x.runtime.native(err))
 	}
@@ -127,7 +136,7 @@ func (x *execution) run(ctx context.Context) (int, error) {
 		if err != nil {
 			return 0, fmt.Errorf("lost sight of the command: %w", x.runtime.native(err))
 		}
-		x.drain()
+		clean = x.drain()
 		return int(code), nil
 	case <-ctx.Done():
 		return 0, fmt.Errorf("command killed: %w", context.Cause(ctx))
@@ -171,8 +180,8 @@ func (x *execution) closeStdin(ctx context.Context, done <-chan struct{}) {
 	}
 }
 
-// drain waits until all output is copied, or something in the background keeps it open.
-func (x *execution) drain() {
+// drain waits until all output is copied; it reports false when something in the background keeps it open.
+func (x *execution) drain() (complete bool) {
 	streams := x.process.IO()
 	copied := make(chan struct{})
 	go func() {
@@ -181,10 +190,12 @@ func (x *execution) drain() {
 	}()
 	select {
 	case <-copied:
+		complete = true
 	case <-time.After(execDrain):
 	}
 	streams.Cancel()
 	streams.Close()
+	return complete
 }
 
 // delete kills the command if it still runs and removes every trace of it.

@@ -161,10 +161,16 @@ func TestExecTerminal(t *testing.T) {
 // noTrace: exec's pipes are gone.
 func (h *host) noTrace() {
 	h.t.Helper()
-	entries, err := os.ReadDir(filepath.Join(h.config.RunDir, "exec"))
-	if err != nil && !os.IsNotExist(err) || len(entries) > 0 {
-		h.t.Errorf("exec leaves %v, %v", entries, err)
-	}
+	h.eventually("exec's pipes are gone", func() error {
+		entries, err := os.ReadDir(filepath.Join(h.config.RunDir, "exec"))
+		if err == nil && len(entries) > 0 {
+			err = fmt.Errorf("it leaves %v", entries)
+		}
+		if os.IsNotExist(err) {
+			return nil
+		}
+		return err
+	})
 }
 
 // notify is output that tells of its first byte.
