@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -46,26 +47,18 @@ func (l *loop) adopt(ctx context.Context) bool {
 	return true
 }
 
-// adoptUnrecorded writes the lost record of a pod that runs, from its containers' labels and the DaemonSet's history. Containers
-// that no longer run and belong to nothing are removed.
+// adoptUnrecorded judges containers of a pod without a record by their labels. What runs is kept for its DaemonSet to claim, also
+// when that is not known yet; containers that no longer run and belong to nothing are removed.
 func (l *loop) adoptUnrecorded(ctx context.Context, uid types.UID, containers []runtime.ContainerStatus) {
-	labels := containers[0].Labels
-	name := types.NamespacedName{Namespace: labels[pod.LabelPodNamespace], Name: labels[pod.LabelDaemonSet]}
 	running := slices.ContainsFunc(containers, func(c runtime.ContainerStatus) bool { return c.State == runtime.ContainerRunning })
-	if d, ok := l.daemonSets[name]; ok && d.object != nil && running {
-		revision, err := revisionNamed(d.revisions, labels[pod.LabelRevision])
-		if err == nil {
-			err = l.rebuild(d, revision, uid, containers)
-		}
-		if err == nil {
-			return
-		}
-		l.log.Warn("cannot rebuild the record of a running pod", "pod", labels[pod.LabelPodName], "daemonset", name, "error", err)
-	}
 	if running {
-		l.log.Warn("containers run that belong to nothing known; left alone", "pod", labels[pod.LabelPodName], "daemonset", name)
-		l.events.record(l.node.reference(), corev1.EventTypeWarning, "UnknownPod",
-			fmt.Sprintf("pod %s of DaemonSet %s runs here, but nothing else is known of it; it is left alone", labels[pod.LabelPodName], name))
+		l.strays[uid] = containers
+		name, podName := strayOf(containers)
+		if d, ok := l.daemonSets[name]; !ok || d.object == nil {
+			l.log.Warn("containers run that belong to nothing known; left alone", "pod", podName, "daemonset", name)
+			l.events.record(l.node.reference(), corev1.EventTypeWarning, "UnknownPod",
+				fmt.Sprintf("pod %s of DaemonSet %s runs here, but nothing else is known of it; it is left alone until that is applied again", podName, name))
+		}
 		return
 	}
 	for _, c := range containers {
@@ -75,21 +68,69 @@ func (l *loop) adoptUnrecorded(ctx context.Context, uid types.UID, containers []
 	}
 }
 
-func (l *loop) rebuild(d *daemonSet, revision *appsv1.ControllerRevision, uid types.UID, containers []runtime.ContainerStatus) error {
+// strayOf is what the labels say of a pod without a record.
+func strayOf(containers []runtime.ContainerStatus) (daemonSet types.NamespacedName, podName string) {
+	labels := containers[0].Labels
+	return types.NamespacedName{Namespace: labels[pod.LabelPodNamespace], Name: labels[pod.LabelDaemonSet]}, labels[pod.LabelPodName]
+}
+
+// claim writes the lost records of pods that run for a DaemonSet: beside them another one would be a second pod of it.
+func (l *loop) claim(name types.NamespacedName, d *daemonSet, now time.Time) error {
+	for uid, containers := range l.strays {
+		if owner, _ := strayOf(containers); owner != name {
+			continue
+		}
+		h, err := l.rebuild(d, uid, containers, now)
+		if err != nil {
+			return fmt.Errorf("cannot rebuild the record of a running pod: %w", err)
+		}
+		delete(l.strays, uid)
+		l.pods.start(h, containers)
+		h.worker.Event(runtime.Event{Kind: runtime.EventConnected}) // what became of them since they were listed
+	}
+	return nil
+}
+
+// rebuild makes a pod's record from its containers' labels and the DaemonSet's history. A pod of a revision that is not in the
+// history is of a template nobody knows: it ends, as in an update.
+func (l *loop) rebuild(d *daemonSet, uid types.UID, containers []runtime.ContainerStatus, now time.Time) (*hostPod, error) {
+	hash := containers[0].Labels[pod.LabelRevision]
+	revision, unknown := revisionNamed(d.revisions, hash)
+	if unknown != nil {
+		revision = d.revisions[len(d.revisions)-1]
+	}
 	p, err := daemonset.NewPod(d.object, revision, l.node.current, 0)
 	if err != nil {
-		return err
+		return nil, err
 	}
-	p.UID, p.Name = uid, containers[0].Labels[pod.LabelPodName]
+	_, p.Name = strayOf(containers)
+	p.UID, p.Labels[appsv1.ControllerRevisionHashLabelKey] = uid, hash
 	oldest := slices.MinFunc(containers, func(a, b runtime.ContainerStatus) int { return a.CreatedAt.Compare(b.CreatedAt) })
 	p.CreationTimestamp.Time = oldest.CreatedAt
+	if unknown != nil {
+		p.Spec.Containers = containersNamed(containers)
+	}
 	h := &hostPod{podRecord: podRecord{Pod: p}}
 	if err := l.pods.save(h.podRecord, false); err != nil {
-		return err
+		return nil, err
 	}
 	l.pods.byUID[uid] = h
 	l.pods.publish(h)
-	return nil
+	if unknown != nil {
+		return h, l.pods.stop(uid, nil, unknown.Error(), now)
+	}
+	return h, nil
+}
+
+// containersNamed are the containers of a pod of which nothing but their names is known: enough to end them.
+func containersNamed(list []runtime.ContainerStatus) []corev1.Container {
+	var named []corev1.Container
+	for _, c := range list {
+		if !slices.ContainsFunc(named, func(o corev1.Container) bool { return o.Name == c.Name }) {
+			named = append(named, corev1.Container{Name: c.Name})
+		}
+	}
+	return named
 }
 
 // sweep removes namespaces and networks left of pods that are no more.

@@ -62,15 +62,16 @@ type loop struct {
 	// ---- touched by run only
 	node       node
 	daemonSets map[types.NamespacedName]*daemonSet
-	connected  bool // containerd answers
-	adopted    bool // what ran when the agent started has been taken over
+	connected  bool                                    // containerd answers
+	adopted    bool                                    // what ran when the agent started has been taken over
+	strays     map[types.UID][]runtime.ContainerStatus // what ran then without a record, until its DaemonSet claims it
 }
 
 // newLoop reads the state and the pods' records; nothing runs yet.
 func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers) (*loop, error) {
 	l := &loop{
 		log: log, runtime: rt, now: time.Now, calls: make(chan func()), statuses: newMailbox(), imports: make(chan struct{}, 1),
-		daemonSets: map[types.NamespacedName]*daemonSet{},
+		daemonSets: map[types.NamespacedName]*daemonSet{}, strays: map[types.UID][]runtime.ContainerStatus{},
 	}
 	var err error
 	if l.state, err = openState(db, l.now()); err != nil {

@@ -43,6 +43,12 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 	}
 	view := daemonset.View{DaemonSet: d.object}
 	if d.object != nil {
+		if err := l.claim(name, d, now); err != nil {
+			l.log.Error("nothing is decided", "daemonset", name, "error", err)
+			l.events.record(referenceTo("apps/v1", "DaemonSet", d.object), corev1.EventTypeWarning, "FailedCreate", err.Error())
+			d.wakeUpBy(now.Add(tick))
+			return
+		}
 		view.Generation = d.object.Generation
 		view.Revision = currentRevision(d.revisions)
 	}

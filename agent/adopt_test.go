@@ -1,0 +1,85 @@
+package agent
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+)
+
+// loseEverything takes the state file and the pods' records and directories away; the containers run on.
+func (h *testHost) loseEverything() {
+	h.t.Helper()
+	h.after(time.Hour) // as it is between two installations: the numbers that make pods' uids begin elsewhere
+	h.stop()
+	if err := errors.Join(os.Remove(filepath.Join(h.dir, "state.db")), os.RemoveAll(h.cfg.podsDir())); err != nil {
+		h.t.Fatal(err)
+	}
+	h.boot()
+	h.after(time.Minute)
+}
+
+// With the whole data directory lost the DaemonSet finds its pod again when it comes back, and does not put a second one beside it.
+func TestLostDataDirectory(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		h.apply(webOf("busybox:1", ""))
+		before := h.onlyPod()
+		h.loseEverything()
+		if len(h.running()) != 1 || h.eventsOf("UnknownPod") == nil {
+			t.Errorf("%d containers run, events %q", len(h.running()), h.eventsOf("UnknownPod"))
+		}
+		h.fake.Take()
+		h.apply(webOf("busybox:1", ""))
+		h.after(time.Minute)
+		p := h.onlyPod()
+		if p.UID != before.UID || p.Name != before.Name || !podReady(p) || len(h.running()) != 1 {
+			t.Errorf("%s became %s %+v; %d containers run", before.Name, p.Name, p.Status, len(h.running()))
+		}
+		for _, call := range h.fake.Take() {
+			if strings.HasPrefix(call, "create") || strings.HasPrefix(call, "signal") || strings.HasPrefix(call, "remove") {
+				t.Errorf("the agent did: %s", call)
+			}
+		}
+		h.fake.Exit(h.running()[0].ID, 1)
+		h.after(time.Minute)
+		if len(h.running()) != 1 {
+			t.Error("nobody looks after it")
+		}
+	})
+}
+
+// When the DaemonSet that comes back has another template, the pod of the old one ends before the new one starts.
+func TestLostDataDirectoryAndAnotherTemplate(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		h.apply(webOf("busybox:1", ""))
+		before := h.onlyPod()
+		h.fake.SetDeaf("web-0")
+		h.loseEverything()
+		h.apply(strings.Replace(webOf("busybox:2", ""), "{name: web, image", "{name: other, image", 1))
+		h.after(29 * time.Second)
+		if p := h.onlyPod(); p.UID != before.UID || p.DeletionTimestamp == nil || len(h.running()) != 1 {
+			t.Errorf("pod %s, ends %v; %d containers run", p.Name, p.DeletionTimestamp, len(h.running()))
+		}
+		h.after(time.Minute)
+		if p := h.onlyPod(); p.UID == before.UID || !podReady(p) || len(h.running()) != 1 {
+			t.Errorf("pod %s %+v; %d containers run", p.Name, p.Status, len(h.running()))
+		}
+	})
+}
+
+// One that ended meanwhile, unheard, is not taken for a running one.
+func TestLostDataDirectoryAndAnExit(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		h.apply(webOf("busybox:1", ""))
+		h.loseEverything()
+		h.fake.Exit(h.running()[0].ID, 3)
+		h.after(time.Minute)
+		h.apply(webOf("busybox:1", ""))
+		h.after(time.Minute)
+		if p := h.onlyPod(); !podReady(p) || p.Status.ContainerStatuses[0].RestartCount != 1 || len(h.running()) != 1 {
+			t.Errorf("%+v; %d containers run", p.Status, len(h.running()))
+		}
+	})
+}
