@@ -63,6 +63,22 @@ func TestContainerdRestart(t *testing.T) {
 	}
 }
 
+// A containerd that accepts calls and answers none is as good as gone.
+func TestContainerdHangs(t *testing.T) {
+	h := own(t)
+	h.config.Pulse = 500 * time.Millisecond
+	h.reopen()
+	w := h.watch()
+	if err := h.containerd.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(runtime.EventDisconnected, "")
+	if err := h.containerd.Signal(syscall.SIGCONT); err != nil {
+		t.Fatal(err)
+	}
+	w.expect(runtime.EventConnected, "")
+}
+
 // A runtime is made while containerd is down, and says when it is there.
 func TestContainerdComesLater(t *testing.T) {
 	h := own(t)

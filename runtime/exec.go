@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -14,7 +15,6 @@ import (
 	"github.com/containerd/containerd/v2/client"
 	"github.com/containerd/containerd/v2/pkg/cio"
 	"github.com/containerd/errdefs"
-	"github.com/google/uuid"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -47,7 +47,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecConfig) (int, error
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return 0, fmt.Errorf("cannot make the directory of exec's pipes: %w", err)
 	}
-	x.process, err = task.Exec(ctx, "exec-"+uuid.NewString(), execProcess(spec.Process, e), x.streams(dir))
+	x.process, err = task.Exec(ctx, "exec-"+rand.Text(), execProcess(spec.Process, e), x.streams(dir))
 	if err != nil {
 		return 0, r.execError(ctx, id, err)
 	}
@@ -193,8 +193,7 @@ func (x *execution) drain() (complete bool) {
 		complete = true
 	case <-time.After(execDrain):
 	}
-	streams.Cancel()
-	streams.Close()
+	x.closeStreams()
 	return complete
 }
 
@@ -202,9 +201,7 @@ func (x *execution) drain() (complete bool) {
 func (x *execution) delete(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), execCleanup)
 	defer cancel()
-	streams := x.process.IO()
-	streams.Cancel()
-	defer streams.Close()
+	x.process.IO().Cancel()
 	err := x.process.Kill(ctx, syscall.SIGKILL)
 	if err == nil {
 		err = x.ended(ctx)
@@ -212,9 +209,17 @@ func (x *execution) delete(ctx context.Context) {
 	if err != nil && !errdefs.IsNotFound(err) && !errdefs.IsFailedPrecondition(err) {
 		x.runtime.log.Debug("cannot kill a command", "error", err)
 	}
-	streams.Close() // Delete waits for what is copied
+	x.closeStreams() // Delete waits for what is copied
 	if _, err := x.process.Delete(ctx); err != nil && !errdefs.IsNotFound(err) {
 		x.runtime.log.Debug("cannot remove a command's process", "error", err)
+	}
+}
+
+// closeStreams removes the pipes.
+func (x *execution) closeStreams() {
+	x.process.IO().Cancel()
+	if err := x.process.IO().Close(); err != nil {
+		x.runtime.log.Debug("cannot close a command's pipes", "error", err)
 	}
 }
 

@@ -17,8 +17,6 @@ const (
 	// followPause bounds how long after containerd went away it is tried again.
 	followPauseMin = 50 * time.Millisecond
 	followPauseMax = 2 * time.Second
-	// pulse is how often a silent containerd is asked whether it lives, and how long it may take to answer.
-	pulse = 10 * time.Second
 	// listenPause is between two tries to hear oneself.
 	listenPause = 50 * time.Millisecond
 )
@@ -80,7 +78,7 @@ func (r *Runtime) session(ctx context.Context) (connected bool, err error) {
 func (r *Runtime) listening(ctx context.Context, envelopes <-chan *events.Envelope, errs <-chan error) ([]*events.Envelope, error) {
 	token := strconv.FormatInt(time.Now().UnixNano(), 36)
 	var early []*events.Envelope
-	timeout := time.NewTimer(pulse)
+	timeout := time.NewTimer(r.cfg.Pulse)
 	defer timeout.Stop()
 	again := time.NewTimer(0)
 	defer again.Stop()
@@ -109,7 +107,7 @@ func (r *Runtime) listening(ctx context.Context, envelopes <-chan *events.Envelo
 
 // listen hands on events until the stream breaks or containerd falls silent.
 func (r *Runtime) listen(ctx context.Context, envelopes <-chan *events.Envelope, errs <-chan error) error {
-	ticker := time.NewTicker(pulse)
+	ticker := time.NewTicker(r.cfg.Pulse)
 	defer ticker.Stop()
 	silent := make(chan error, 1)
 	for {
@@ -128,7 +126,7 @@ func (r *Runtime) listen(ctx context.Context, envelopes <-chan *events.Envelope,
 
 // feelPulse reports a containerd that does not answer.
 func (r *Runtime) feelPulse(ctx context.Context, silent chan<- error) {
-	ctx, cancel := context.WithTimeout(ctx, pulse)
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Pulse)
 	defer cancel()
 	if _, err := r.client.Version(ctx); err != nil {
 		select {
@@ -168,7 +166,7 @@ func (r *Runtime) rememberOOM(ctx context.Context, key string) {
 	if r.known.oom(key) {
 		return
 	}
-	ctx, cancel := context.WithTimeout(ctx, pulse)
+	ctx, cancel := context.WithTimeout(ctx, r.cfg.Pulse)
 	defer cancel()
 	_, err := r.client.ContainerService().Update(ctx, containers.Container{ID: key, Labels: map[string]string{labelOOM: "true"}}, "labels."+labelOOM)
 	if err != nil {

@@ -39,6 +39,9 @@ type Config struct {
 	LogMaxBytes int64
 	LogMaxFiles int
 
+	// Pulse is how often a containerd that is silent is asked whether it lives, and how long it may take to answer (default 10 s).
+	Pulse time.Duration
+
 	Log *slog.Logger
 }
 
@@ -75,6 +78,9 @@ func New(cfg Config) (*Runtime, error) {
 	}
 	if cfg.LogMaxFiles == 0 {
 		cfg.LogMaxFiles = 5
+	}
+	if cfg.Pulse == 0 {
+		cfg.Pulse = 10 * time.Second
 	}
 	c, err := client.New(cfg.Address, client.WithDefaultNamespace(cfg.Namespace), client.WithExtraDialOpts([]grpc.DialOption{
 		grpc.WithConnectParams(reconnect),

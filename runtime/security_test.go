@@ -83,23 +83,28 @@ func TestSecurity(t *testing.T) {
 		want   string
 	}{
 		"default": {
-			runtime.Security{}, status,
+			runtime.Security{},
+			status,
 			"CapEff: 00000000a80425fb CapBnd: 00000000a80425fb NoNewPrivs: 0 Seccomp: 0",
 		},
 		"add and drop": {
-			runtime.Security{AddCapabilities: []string{"CAP_NET_ADMIN"}, DropCapabilities: []string{"CAP_CHOWN"}, NoNewPrivileges: true}, status,
+			runtime.Security{AddCapabilities: []string{"CAP_NET_ADMIN"}, DropCapabilities: []string{"CAP_CHOWN"}, NoNewPrivileges: true},
+			status,
 			"CapEff: 00000000a80435fa CapBnd: 00000000a80435fa NoNewPrivs: 1 Seccomp: 0",
 		},
 		"drop all": {
-			runtime.Security{DropCapabilities: []string{"ALL"}, AddCapabilities: []string{"CAP_KILL"}}, status,
+			runtime.Security{DropCapabilities: []string{"ALL"}, AddCapabilities: []string{"CAP_KILL"}},
+			status,
 			"CapEff: 0000000000000020 CapBnd: 0000000000000020 NoNewPrivs: 0 Seccomp: 0",
 		},
 		"not root": {
-			runtime.Security{RunAsUser: id64(1000)}, status,
+			runtime.Security{RunAsUser: id64(1000)},
+			status,
 			"CapEff: 0000000000000000 CapBnd: 00000000a80425fb NoNewPrivs: 0 Seccomp: 0",
 		},
 		"add all": {
-			runtime.Security{AddCapabilities: []string{"ALL"}}, "grep CapEff /proc/self/status | tr '\\t' ' '",
+			runtime.Security{AddCapabilities: []string{"ALL"}},
+			"grep CapEff /proc/self/status | tr '\\t' ' '",
 			"CapEff: " + ownCapabilities(t),
 		},
 		"seccomp": {
@@ -108,13 +113,15 @@ func TestSecurity(t *testing.T) {
 			"CapEff: 00000000a80425fb CapBnd: 00000000a80425fb NoNewPrivs: 0 Seccomp: 2 unshare: unshare(0x10000000): Operation not permitted",
 		},
 		"privileged": {
-			runtime.Security{Privileged: true, Seccomp: nil}, "grep CapEff /proc/self/status | tr '\\t' ' '",
+			runtime.Security{Privileged: true, Seccomp: nil},
+			"grep CapEff /proc/self/status | tr '\\t' ' '",
 			"CapEff: " + ownCapabilities(t),
 		},
 		"read-only root": {runtime.Security{ReadOnlyRootfs: true}, "touch /x 2>&1; touch /dev/shm/" + p.UID + " && echo shm; rm /dev/shm/" + p.UID, "touch: /x: Read-only file system\nshm"},
 		"writable root":  {runtime.Security{}, "touch /x && echo yes", "yes"},
 		"masked": {
-			runtime.Security{}, "wc -c </proc/timer_list; ls /sys/firmware | wc -l; echo x 2>&1 >/proc/sys/kernel/hostname; mount | grep -c ' /proc/[a-z-]* .*ro,'",
+			runtime.Security{},
+			"wc -c </proc/timer_list; ls /sys/firmware | wc -l; echo x 2>&1 >/proc/sys/kernel/hostname; mount | grep -c ' /proc/[a-z-]* .*ro,'",
 			"0\n0\nsh: can't create /proc/sys/kernel/hostname: Read-only file system\n5",
 		},
 		"unmasked":         {runtime.Security{UnmaskedProc: true}, "test $(wc -c </proc/timer_list) -gt 0 && echo open", "open"},

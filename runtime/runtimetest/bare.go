@@ -32,7 +32,7 @@ func ProbeImage() (Image, error) {
 	if err != nil {
 		return Image{}, fmt.Errorf("cannot make a directory: %w", err)
 	}
-	defer os.RemoveAll(dir)
+	defer func() { _ = os.RemoveAll(dir) }()
 	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "probe"), "github.com/picketd/picket/runtime/runtimetest/probe")
 	build.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := build.CombinedOutput(); err != nil {

@@ -51,7 +51,7 @@ func (c *Containerd) removeContainers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer cl.Close()
+	defer func() { _ = cl.Close() }()
 	all, err := cl.NamespaceService().List(ctx)
 	if err != nil {
 		return fmt.Errorf("cannot list containerd's namespaces: %w", err)

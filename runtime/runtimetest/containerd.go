@@ -194,7 +194,7 @@ func (c *Containerd) answers(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	defer cl.Close()
+	defer func() { _ = cl.Close() }()
 	for {
 		if _, err = cl.Version(ctx); err == nil {
 			return nil
@@ -223,6 +223,14 @@ func (c *Containerd) Stop() error { return c.end(syscall.SIGTERM) }
 
 // Kill ends containerd at once, as a crash would; its containers live on.
 func (c *Containerd) Kill() error { return c.end(syscall.SIGKILL) }
+
+// Signal sends a signal to containerd, which runs.
+func (c *Containerd) Signal(signal syscall.Signal) error {
+	if err := c.cmd.Process.Signal(signal); err != nil {
+		return fmt.Errorf("cannot signal containerd: %w", err)
+	}
+	return nil
+}
 
 func (c *Containerd) end(signal syscall.Signal) error {
 	if c.cmd == nil {

@@ -46,7 +46,7 @@ var busybox = sync.OnceValues(func() (content []byte, err error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot read %s: %w", file, err)
 	}
-	defer program.Close()
+	defer func() { _ = program.Close() }()
 	if slices.ContainsFunc(program.Progs, func(p *elf.Prog) bool { return p.Type == elf.PT_INTERP }) {
 		return nil, fmt.Errorf("%s is not static: install busybox-static", file)
 	}
