@@ -105,7 +105,7 @@ func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers) (*loop, 
 			l.events.record(referenceTo("v1", "Pod", p), eventType, reason, message)
 		},
 	}}
-	for _, err := range append(l.store.Damaged(), l.pods.load()...) {
+	for _, err := range append(l.store.Damaged(), l.pods.load(l.now())...) {
 		l.trouble("StateDamaged", err)
 	}
 	l.load()

@@ -50,8 +50,10 @@ type podRecord struct {
 	Stop *pod.Stop   `json:"stop,omitempty"`
 }
 
-// loadPods reads the records. An unreadable one is set aside and reported; its containers are judged by their labels.
-func (s *podSet) load() []error {
+// load reads the records. An unreadable one is set aside and reported; its containers are judged by their labels.
+//
+// A clock that was ahead when a pod was told to stop must not keep it: from now on it has its grace period at most.
+func (s *podSet) load(now time.Time) []error {
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
 		return []error{fmt.Errorf("cannot read the pods of this host: %w", err)}
@@ -75,6 +77,11 @@ func (s *podSet) load() []error {
 			errs = append(errs, fmt.Errorf("cannot read the pod record %s, set aside: %w", path, err))
 			_ = os.Rename(path, path+".corrupt")
 			continue
+		}
+		if seconds := r.Pod.DeletionGracePeriodSeconds; r.Stop != nil && seconds != nil {
+			if latest := now.Add(pod.Grace(*seconds)); r.Stop.Deadline.After(latest) {
+				r.Stop.Deadline = latest
+			}
 		}
 		p := &hostPod{podRecord: r}
 		s.byUID[r.Pod.UID] = p
@@ -160,7 +167,7 @@ func (s *podSet) stop(uid types.UID, grace *int64, reason string, now time.Time)
 	if grace != nil {
 		seconds = *grace
 	}
-	stop := pod.Stop{Deadline: now.Add(time.Duration(seconds) * time.Second), Reason: reason}
+	stop := pod.Stop{Deadline: now.Add(pod.Grace(seconds)), Reason: reason}
 	if h.Stop != nil && !stop.Deadline.Before(h.Stop.Deadline) {
 		return nil
 	}

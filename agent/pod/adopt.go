@@ -55,7 +55,7 @@ func (m *machine) save(status corev1.PodStatus) saved {
 // then the containers alone tell.
 func (m *machine) restore(s *saved, adopted []runtime.ContainerStatus, now time.Time) {
 	if s != nil {
-		m.restoreSaved(s)
+		m.restoreSaved(s, now)
 	} else {
 		for _, a := range adopted {
 			if !a.CreatedAt.IsZero() && a.CreatedAt.Before(m.startTime) {
@@ -73,7 +73,7 @@ func (m *machine) restore(s *saved, adopted []runtime.ContainerStatus, now time.
 	}
 }
 
-func (m *machine) restoreSaved(s *saved) {
+func (m *machine) restoreSaved(s *saved, now time.Time) {
 	if s.Status.StartTime != nil {
 		m.startTime = s.Status.StartTime.Time
 	}
@@ -95,7 +95,10 @@ func (m *machine) restoreSaved(s *saved) {
 		c.attempt, c.id = k.Attempt, containerID(m.pod, c.spec.Name, k.Attempt)
 		c.terminated, c.last, c.startedAt = k.Terminated, k.Last, k.StartedAt
 		c.backoff.Delay, c.notBefore = k.Backoff, k.NotBefore
-		c.crashLoop = c.terminated != nil && c.notBefore.After(c.terminated.FinishedAt.Time)
+		if latest := now.Add(restartDelayMax); c.notBefore.After(latest) {
+			c.notBefore = latest // the clock was ahead then
+		}
+		c.crashLoop = c.terminated != nil && k.NotBefore.After(c.terminated.FinishedAt.Time)
 	}
 }
 

@@ -3,6 +3,7 @@ package pod
 import (
 	"context"
 	"errors"
+	"math"
 	"slices"
 	"time"
 
@@ -349,11 +350,15 @@ func (m *machine) inspected(id string, s runtime.ContainerStatus, err error, now
 
 // exitOf reads an exit that containerd remembers.
 func exitOf(s runtime.ContainerStatus, now time.Time) exit {
-	e := exit{code: s.ExitCode, at: s.FinishedAt, oom: s.OOMKilled}
-	if e.at.IsZero() {
-		e.at = now
+	return exit{code: s.ExitCode, at: happened(s.FinishedAt, now), oom: s.OOMKilled}
+}
+
+// happened is a time that containerd gives, on the clock of now: not after it, and not moved by a clock that is set later.
+func happened(at, now time.Time) time.Time {
+	if at.IsZero() {
+		return now
 	}
-	return e
+	return now.Add(-max(now.Sub(at), 0))
 }
 
 // removed is the answer to actionRemove.
@@ -436,7 +441,12 @@ func (m *machine) fullName() string {
 // gracePeriod is the pod's own.
 func gracePeriod(pod *corev1.Pod) time.Duration {
 	if s := pod.Spec.TerminationGracePeriodSeconds; s != nil {
-		return time.Duration(*s) * time.Second
+		return Grace(*s)
 	}
 	return corev1.DefaultTerminationGracePeriodSeconds * time.Second
+}
+
+// Grace is a grace period given in seconds, which may be more than a Duration holds.
+func Grace(seconds int64) time.Duration {
+	return time.Duration(min(seconds, int64(math.MaxInt64/time.Second))) * time.Second
 }

@@ -83,11 +83,7 @@ func (w *Worker) Event(e runtime.Event) {
 	w.post(func(m *machine, now time.Time) {
 		switch e.Kind {
 		case runtime.EventExit:
-			at := e.At
-			if at.IsZero() {
-				at = now
-			}
-			m.exited(e.ContainerID, exit{code: e.ExitCode, at: at})
+			m.exited(e.ContainerID, exit{code: e.ExitCode, at: happened(e.At, now)})
 		case runtime.EventOOM:
 			m.oomKilled(e.ContainerID)
 		case runtime.EventLogWriterLost:
