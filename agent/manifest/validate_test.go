@@ -117,9 +117,9 @@ var invalidDaemonSets = []struct {
 	}},
 	{"probes", with("        livenessProbe: {exec: {command: [x]}, successThreshold: 2, timeoutSeconds: -1, terminationGracePeriodSeconds: 0}\n        readinessProbe: {terminationGracePeriodSeconds: 5, tcpSocket: {port: 0}}\n" +
 		"        startupProbe: {exec: {}, httpGet: {port: 1}}\n        lifecycle: {preStop: {httpGet: {port: a_b, scheme: FTP}}, postStart: {}, stopSignal: SIGFOO}\n"), []string{
-		`spec.template.spec.containers[0].lifecycle.stopSignal: Invalid value: "SIGFOO": must be the name of a signal`,
 		"spec.template.spec.containers[0].lifecycle.postStart: Required value: must specify a handler type",
 		`spec.template.spec.containers[0].lifecycle.preStop.httpGet.port: Invalid value: "a_b"`, `spec.template.spec.containers[0].lifecycle.preStop.httpGet.scheme: Unsupported value: "FTP"`,
+		`spec.template.spec.containers[0].lifecycle.stopSignal: Invalid value: "SIGFOO": must be the name of a signal`,
 		"spec.template.spec.containers[0].livenessProbe.timeoutSeconds: Invalid value: -1", "spec.template.spec.containers[0].livenessProbe.terminationGracePeriodSeconds: Invalid value: 0: must be greater than 0",
 		"spec.template.spec.containers[0].readinessProbe.tcpSocket.port: Invalid value: 0: must be between 1 and 65535, inclusive", "spec.template.spec.containers[0].startupProbe.exec.command: Required value",
 		"spec.template.spec.containers[0].startupProbe.httpGet: Forbidden: may not specify more than 1 handler type", "spec.template.spec.containers[0].livenessProbe.successThreshold: Invalid value: 2: must be 1",
