@@ -86,7 +86,7 @@ func TestRealKubectl(t *testing.T) {
 	expect(k.Run("", "wait", "--for=condition=Available", "ds/web", "--timeout=60s"), `condition met`)
 	expect(k.Run("", "apply", "-f", manifest), `^daemonset.apps/web unchanged`)
 	expect(k.Run("", "get", "ds", "-o", "wide"), `^web +1 +1 +1 +1 +1 +disktype=ssd +\S+ +web +busybox:1 +app=web`)
-	expect(k.Run("", "get", "pods", "-o", "wide"), `^web-\w+ +1/1 +Running +0 +\S+ +10\.88\.\d+\.\d+ +host-01`)
+	expect(k.Run("", "get", "pods", "-o", "wide"), `^web-\w+ +1/1 +Running +0 +\S+ +10\.90\.\d+\.\d+ +host-01`)
 	expect(k.Run("", "describe", "ds", "web"), `Number of Nodes Scheduled with Available Pods: 1`)
 	pod := strings.TrimSpace(k.Run("", "get", "pods", "-l", "app=web", "-o", "jsonpath={.items[0].metadata.name}"))
 	expect(k.Run("", "describe", "pod", pod), `Normal +Started .*Started container web`)

@@ -115,7 +115,9 @@ func newRealHost(t testing.TB) *realHost {
 	cfg := DefaultConfig()
 	cfg.Node = NodeConfig{Name: "host-01", Labels: map[string]string{"disktype": "ssd"}}
 	cfg.API.Listen, cfg.API.PKI, cfg.Metrics.Listen = freeAddress(t), filepath.Join(dir, "pki"), freeAddress(t)
-	cfg.Runtime.Address, cfg.Runtime.Namespace = shared.containerd.Address, fmt.Sprintf("pk-%d-%d", os.Getpid(), realHosts.Add(1))
+	n := realHosts.Add(1)
+	cfg.Runtime.Address, cfg.Runtime.Namespace = shared.containerd.Address, fmt.Sprintf("pk-%d-%d", os.Getpid(), n)
+	cfg.Runtime.PodCIDR = fmt.Sprintf("10.90.%d.0/24", n%256)
 	cfg.Runtime.HostsDir, cfg.Runtime.LoggerPath = hosts, filepath.Join(shared.binaries, "picket-logger")
 	cfg.Runtime.PodLogs, cfg.Runtime.ContainerLogs = filepath.Join(dir, "logs"), filepath.Join(dir, "links")
 	cfg.Manifests, cfg.DataDir, cfg.RunDir = filepath.Join(dir, "manifests.d"), filepath.Join(dir, "data"), filepath.Join(dir, "run")
@@ -192,6 +194,12 @@ func (h *realHost) remove() {
 	// The directory of the pods' mounts is a file system of its own, once per boot.
 	if err := syscall.Unmount(filepath.Join(h.cfg.RunDir, "pods"), 0); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOENT) {
 		h.t.Errorf("the pods' directory is not empty: %v", err)
+	}
+	bridge := h.cfg.runtimeConfig(h.cfg.Logger).BridgeName()
+	if _, err := net.InterfaceByName(bridge); err == nil {
+		if out, err := exec.Command("busybox", "ip", "link", "delete", bridge).CombinedOutput(); err != nil {
+			h.t.Errorf("cannot remove the bridge: %v %s", err, out)
+		}
 	}
 	if h.removed != nil {
 		h.removed()

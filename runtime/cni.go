@@ -34,10 +34,10 @@ type cniLists struct {
 	builtin       bool
 }
 
-// bridgeName is "picket0" for the agent that an installation runs. Any other on the same machine, told by its containerd
-// namespace and run directory, gets a bridge and a network of its own: "picket-" and 8 hexadecimal digits, the 15 characters that
-// an interface's name may have.
-func (c Config) bridgeName() string {
+// BridgeName is the built-in network's bridge: "picket0" for the agent that an installation runs. Any other on the same machine,
+// told by its containerd namespace and run directory, gets a bridge and a network of its own: "picket-" and 8 hexadecimal digits,
+// the 15 characters that an interface's name may have. The bridge stays when the last pod goes.
+func (c Config) BridgeName() string {
 	if c.Namespace == "picket" && filepath.Clean(c.RunDir) == "/run/picket" {
 		return "picket0"
 	}
@@ -61,17 +61,17 @@ func (r *Runtime) cniLists() (cniLists, error) {
 		everywhere = "::/0"
 	}
 	bridge := map[string]any{
-		"type": "bridge", "bridge": r.cfg.bridgeName(), "isGateway": true, "ipMasq": true, "hairpinMode": true,
+		"type": "bridge", "bridge": r.cfg.BridgeName(), "isGateway": true, "ipMasq": true, "hairpinMode": true,
 		"ipam": map[string]any{
 			"type": "host-local", "dataDir": r.cniDir(), "ranges": [][]map[string]string{{{"subnet": subnet.String()}}},
 			"routes": []map[string]string{{"dst": everywhere}},
 		},
 	}
 	lists := cniLists{builtin: true}
-	if lists.attach, err = newList(r.cfg.bridgeName(), cniVersion, bridge); err != nil {
+	if lists.attach, err = newList(r.cfg.BridgeName(), cniVersion, bridge); err != nil {
 		return cniLists{}, err
 	}
-	lists.ports, err = newList(r.cfg.bridgeName()+portsSuffix, cniVersion, defaultPortmap())
+	lists.ports, err = newList(r.cfg.BridgeName()+portsSuffix, cniVersion, defaultPortmap())
 	return lists, err
 }
 

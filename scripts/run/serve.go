@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"hash/fnv"
 	"log"
 	"net"
 	"os"
@@ -13,6 +14,7 @@ import (
 	"syscall"
 	"time"
 
+	"github.com/picketd/picket/runtime"
 	"github.com/picketd/picket/runtime/runtimetest"
 )
 
@@ -63,7 +65,7 @@ func serve(ctx context.Context, p place) (err error) {
 	case <-ctx.Done():
 	}
 	p.removePods()
-	return endProcess(agent, ended)
+	return errors.Join(endProcess(agent, ended), p.removeBridge())
 }
 
 // hold takes the lock and says who holds it.
@@ -110,6 +112,7 @@ func (p place) registry() (*runtimetest.Registry, error) {
 }
 
 func (p place) hosts() string  { return filepath.Join(p.dir, "certs.d") }
+func (p place) runDir() string { return filepath.Join(p.dir, "run") }
 func (p place) config() string { return filepath.Join(p.dir, "picketd.yaml") }
 
 // offline is there when the images are not Docker Hub's; it names them.
@@ -129,12 +132,31 @@ func (p place) configure(containerd string) error {
 cluster: {name: try}
 api: {listen: %q, socket: %q, pki: %[3]s/pki}
 metrics: {listen: %[4]q}
-runtime: {address: %[5]q, imagesDir: %[3]s/images, hostsDir: %[3]s/certs.d, podLogs: %[3]s/logs/pods, containerLogs: %[3]s/logs/containers}
+runtime: {address: %[5]q, imagesDir: %[3]s/images, hostsDir: %[3]s/certs.d, podCIDR: %[6]s, podLogs: %[3]s/logs/pods, containerLogs: %[3]s/logs/containers}
 manifests: %[3]s/manifests.d
 dataDir: %[3]s/data
-runDir: %[3]s/run
-`, api, p.socket(), p.dir, metrics, containerd)
+runDir: %[7]s
+`, api, p.socket(), p.dir, metrics, containerd, p.network(), p.runDir())
 	return os.WriteFile(p.config(), []byte(text), 0o600)
+}
+
+// network is an address range that a picket installed here, another clone's `make run` and common container engines do not use.
+func (p place) network() string {
+	sum := fnv.New32a()
+	sum.Write([]byte(p.dir))
+	return fmt.Sprintf("10.89.%d.0/24", sum.Sum32()%256)
+}
+
+// removeBridge removes what stays of the pods' network when the last of them is gone.
+func (p place) removeBridge() error {
+	bridge := runtime.Config{Namespace: "picket", RunDir: p.runDir()}.BridgeName()
+	if _, err := net.InterfaceByName(bridge); err != nil {
+		return nil // no pod had a network of its own
+	}
+	if out, err := exec.Command("busybox", "ip", "link", "delete", bridge).CombinedOutput(); err != nil {
+		return fmt.Errorf("cannot remove the bridge %s: %w: %s", bridge, err, out)
+	}
+	return nil
 }
 
 // freePort is a loopback address that nobody uses at this moment.
