@@ -2,6 +2,7 @@ package agent
 
 import (
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -80,6 +81,29 @@ func TestLostDataDirectoryAndAnExit(t *testing.T) {
 		h.after(time.Minute)
 		if p := h.onlyPod(); !podReady(p) || p.Status.ContainerStatuses[0].RestartCount != 1 || len(h.running()) != 1 {
 			t.Errorf("%+v; %d containers run", p.Status, len(h.running()))
+		}
+	})
+}
+
+// A containerd that takes questions and never answers, before what runs is known: writes wait for one question, not for one each.
+func TestContainerdHangsAtAdoption(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		h.apply(webOf("busybox:1", ""))
+		before := h.onlyPod()
+		h.stop()
+		h.fake.SetHang("containers", true)
+		h.boot()
+		began := time.Now()
+		for i := range 20 {
+			h.apply(fmt.Sprintf("{apiVersion: v1, kind: ConfigMap, metadata: {name: c%d}}", i))
+		}
+		if took := time.Since(began); took > askWithin {
+			t.Errorf("20 writes took %s", took)
+		}
+		h.fake.SetHang("containers", false)
+		h.after(askWithin + 2*tick)
+		if p := h.onlyPod(); p.UID != before.UID || !podReady(p) {
+			t.Errorf("not adopted: %+v", p.Status)
 		}
 	})
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"testing"
+	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -21,6 +22,20 @@ func TestClientGoesAway(t *testing.T) {
 			if !apierrors.IsNotFound(err) && !errors.Is(err, context.Canceled) {
 				t.Errorf("%v", err)
 			}
+		}
+	})
+}
+
+// Who asks while the agent ends hears so at once, in a way that clients understand as "try again".
+func TestCallsAfterTheEnd(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		h.stop()
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		b := &backend{loop: h.loop}
+		_, err := b.Write(ctx, api.Write{Resource: resourceDaemonSets, Namespace: "default", Name: "web", Author: "tester"})
+		if !apierrors.IsServiceUnavailable(err) {
+			t.Errorf("%v", err)
 		}
 	})
 }

@@ -11,6 +11,7 @@ import (
 
 	"go.etcd.io/bbolt"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
@@ -54,6 +55,7 @@ type loop struct {
 	now     func() time.Time
 
 	calls        chan func()
+	ended        chan struct{} // closed when run has ended: nobody takes calls any more
 	statuses     mailbox
 	imports      chan struct{} // rings when containerd is back: imagesDir is to be looked at
 	turned       atomic.Int64  // unix seconds of the last turn
@@ -64,13 +66,14 @@ type loop struct {
 	daemonSets map[types.NamespacedName]*daemonSet
 	connected  bool                                    // containerd answers
 	adopted    bool                                    // what ran when the agent started has been taken over
+	adoptAt    time.Time                               // not tried before
 	strays     map[types.UID][]runtime.ContainerStatus // what ran then without a record, until its DaemonSet claims it
 }
 
 // newLoop reads the state and the pods' records; nothing runs yet.
 func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers) (*loop, error) {
 	l := &loop{
-		log: log, runtime: rt, now: time.Now, calls: make(chan func()), statuses: newMailbox(), imports: make(chan struct{}, 1),
+		log: log, runtime: rt, now: time.Now, calls: make(chan func()), ended: make(chan struct{}), statuses: newMailbox(), imports: make(chan struct{}, 1),
 		daemonSets: map[types.NamespacedName]*daemonSet{}, strays: map[types.UID][]runtime.ContainerStatus{},
 	}
 	var err error
@@ -121,6 +124,7 @@ func (l *loop) trouble(reason string, err error) {
 
 // run is the loop: it takes one thing that happened after the other and lets turn decide, until ctx ends.
 func (l *loop) run(ctx context.Context) {
+	defer close(l.ended)
 	news := l.runtime.Subscribe(ctx)
 	timer := time.NewTimer(0)
 	defer timer.Stop()
@@ -162,6 +166,8 @@ func (l *loop) do(ctx context.Context, f func() error) error {
 	}
 	select {
 	case l.calls <- call:
+	case <-l.ended:
+		return apierrors.NewServiceUnavailable("picketd is shutting down")
 	case <-ctx.Done():
 		return ctx.Err()
 	}
@@ -177,6 +183,7 @@ func (l *loop) do(ctx context.Context, f func() error) error {
 func (l *loop) heard(ctx context.Context, e runtime.Event) {
 	switch e.Kind {
 	case runtime.EventConnected:
+		l.adoptAt = time.Time{}
 		l.setConnected(ctx, true) // the turn that follows adopts what runs, if that has not been done
 		l.pods.broadcast(e)
 	case runtime.EventDisconnected:
@@ -187,13 +194,16 @@ func (l *loop) heard(ctx context.Context, e runtime.Event) {
 	}
 }
 
-// takeOver adopts what runs, until that has succeeded once.
+// takeOver adopts what runs, until that has succeeded once. A containerd that takes the question and never answers must not keep
+// the loop from everything else: between two tries there is a tick.
 func (l *loop) takeOver(ctx context.Context) {
-	if l.connected && !l.adopted {
-		ctx, cancel := context.WithTimeout(ctx, askWithin)
-		defer cancel()
-		l.adopted = l.adopt(ctx)
+	if !l.connected || l.adopted || l.now().Before(l.adoptAt) {
+		return
 	}
+	ctx, cancel := context.WithTimeout(ctx, askWithin)
+	defer cancel()
+	l.adopted = l.adopt(ctx)
+	l.adoptAt = l.now().Add(tick)
 }
 
 func (l *loop) setConnected(ctx context.Context, up bool) {
