@@ -230,14 +230,25 @@ func TestRemoveCreated(t *testing.T) {
 	h.eventually("the shim ends", func() error { return h.shims(0) })
 }
 
-// Deleting a pod's last container ends its shim while the next one wants it.
+// Deleting a pod's last container ends its shim, just when the next container wants it.
 func TestRapidReplacement(t *testing.T) {
 	h := newHost(t)
 	p := h.newPod()
-	for range 60 {
-		c := h.shell(p, "web", "sleep 1000")
-		c.LogPath = ""
-		h.start(c)
-		h.remove(c.ID)
+	a, b := h.shell(p, "a", "sleep 1000"), h.shell(p, "b", "sleep 1000")
+	a.LogPath, b.LogPath = "", ""
+	h.start(a)
+	for i := range 60 {
+		h.remove(b.ID)
+		removed := make(chan error, 1)
+		if i%3 == 0 {
+			removed <- h.RemoveContainer(t.Context(), a.ID)
+		} else {
+			go func() { removed <- h.RemoveContainer(t.Context(), a.ID) }()
+		}
+		h.start(b)
+		if err := <-removed; err != nil {
+			t.Fatal(err)
+		}
+		a, b = b, a
 	}
 }

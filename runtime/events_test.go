@@ -168,7 +168,12 @@ func TestShimDies(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	w.expect(runtime.EventExit, a.ID)
+	h.eventually("both ends are told", func() error {
+		if !w.has(runtime.EventExit, a.ID) || !w.has(runtime.EventExit, b.ID) {
+			return fmt.Errorf("events: %+v", w.all())
+		}
+		return nil
+	})
 	h.eventually("both are known to be gone", func() error {
 		for _, id := range []string{a.ID, b.ID} {
 			if s := h.status(id); s.State == runtime.ContainerRunning {

@@ -337,6 +337,12 @@ func (w *watcher) expect(kind runtime.EventKind, id string) runtime.Event {
 	return runtime.Event{}
 }
 
+func (w *watcher) all() []runtime.Event {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return slices.Clone(w.events)
+}
+
 func (w *watcher) has(kind runtime.EventKind, id string) bool {
 	w.mu.Lock()
 	defer w.mu.Unlock()

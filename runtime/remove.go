@@ -52,6 +52,8 @@ func (r *Runtime) deleteTask(ctx context.Context, key string) error {
 		}
 	}
 	defer r.pods.lock(r.known.get(key).podUID)()
+	ctx, cancel := wholly(ctx)
+	defer cancel()
 	if _, err := service.Delete(ctx, &tasks.DeleteTaskRequest{ContainerID: key}); err != nil {
 		return fmt.Errorf("cannot delete the container's task: %w", r.native(err))
 	}
