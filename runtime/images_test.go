@@ -510,3 +510,46 @@ func BenchmarkEnsureImagePresent(b *testing.B) {
 		h.mustEnsure("app:1", runtime.PullIfNotPresent)
 	}
 }
+
+// Without containerd nothing is known of images, and a pull that it leaves in the middle is no fault of the registry's.
+func TestImagesWithoutContainerd(t *testing.T) {
+	c := runtimetest.StartContainerd(t)
+	h := newImageHostOn(t, c)
+	digest := h.push("library/app:1", "1")
+	f := h.newFront()
+	arrived, gate := make(chan bool, 100), make(chan bool)
+	f.set(func(_ http.ResponseWriter, request *http.Request) bool {
+		if isBlob(request) {
+			arrived <- true
+			<-gate
+		}
+		return false
+	})
+	result := make(chan error)
+	go func() {
+		_, err := h.ensure("app:1", runtime.PullIfNotPresent)
+		result <- err
+	}()
+	<-arrived
+	if err := c.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	close(gate)
+	want(t, <-result, runtime.ErrUnavailable)
+	_, err := h.ensure("app:1", runtime.PullIfNotPresent)
+	want(t, err, runtime.ErrUnavailable)
+	want(t, h.ImportImages(t.Context()), runtime.ErrUnavailable)
+	if err := c.Restart(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(10 * time.Millisecond) {
+		got, err := h.ensure("app:1", runtime.PullIfNotPresent)
+		if errors.Is(err, runtime.ErrUnavailable) && time.Now().Before(deadline) {
+			continue
+		}
+		if err != nil || got.Digest != digest {
+			t.Errorf("%+v, %v", got, err)
+		}
+		return
+	}
+}

@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/containerd/containerd/v2/core/images"
 	"golang.org/x/sync/semaphore"
@@ -24,6 +25,9 @@ const (
 	labelArchiveStamp = "picket.io/archive-stamp"
 )
 
+// retryAfter is when an archive that could not be imported is tried again though it has not changed: a full disk may have space.
+const retryAfter = 10 * time.Minute
+
 // archives is what is remembered of imagesDir: why an archive could not be imported, as long as it looks the same.
 type archives struct {
 	lock   *semaphore.Weighted // over all below, and over imports: it can be waited for with a context
@@ -33,6 +37,7 @@ type archives struct {
 type failedArchive struct {
 	stamp string
 	err   error
+	at    time.Time
 }
 
 func newArchives() archives {
@@ -130,7 +135,7 @@ func (r *Runtime) importChanged(ctx context.Context, stamps map[string]string) e
 // importOnce imports an archive, or says again why it cannot.
 func (r *Runtime) importOnce(ctx context.Context, name, stamp string) error {
 	a := &r.library.archives
-	if known, ok := a.failed[name]; ok && known.stamp == stamp {
+	if known, ok := a.failed[name]; ok && known.stamp == stamp && time.Since(known.at) < retryAfter {
 		return known.err
 	}
 	names, err := r.importArchive(ctx, name, stamp)
@@ -140,12 +145,15 @@ func (r *Runtime) importOnce(ctx context.Context, name, stamp string) error {
 		r.imagesChanged(ctx)
 		return nil
 	}
+	if broken := r.brokenOff(err); broken != nil {
+		return broken
+	}
 	if noSpace(err) {
 		err = fmt.Errorf("containerd's disk is full: %w", err)
 	}
 	err = fmt.Errorf("cannot import %s: %w", filepath.Join(r.cfg.ImagesDir, name), err)
-	if ctx.Err() == nil && !errors.Is(err, ErrUnavailable) {
-		a.failed[name] = failedArchive{stamp, err}
+	if ctx.Err() == nil {
+		a.failed[name] = failedArchive{stamp, err, time.Now()}
 	}
 	return err
 }

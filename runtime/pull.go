@@ -11,6 +11,7 @@ import (
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
 	ocispec "github.com/opencontainers/image-spec/specs-go/v1"
+	"google.golang.org/grpc/connectivity"
 )
 
 const (
@@ -110,14 +111,25 @@ func (r resolved) Resolve(_ context.Context, ref string) (string, ocispec.Descri
 
 // pullFailed judges an error of resolver, registry or containerd.
 func (r *Runtime) pullFailed(ctx context.Context, g *registry, err error) error {
-	switch native := r.native(err); {
+	switch broken := r.brokenOff(err); {
 	case ctx.Err() != nil:
 		return ctx.Err()
-	case errors.Is(native, ErrUnavailable):
-		return native
+	case broken != nil:
+		return broken
 	case unreachable(err) || errdefs.IsNotFound(err) && g.lastFailed.Load():
 		// A mirror that does not have it says nothing about the registry behind it.
 		err = fmt.Errorf("%w: %w", errUnreachable, err)
 	}
 	return pullFailure(g.image, err)
+}
+
+// brokenOff is ErrUnavailable when something long failed because containerd went away, else nil. Its streams break in many words.
+func (r *Runtime) brokenOff(err error) error {
+	if native := r.native(err); errors.Is(native, ErrUnavailable) {
+		return native
+	}
+	if r.connectionState() != connectivity.Ready {
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	return nil
 }

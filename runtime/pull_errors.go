@@ -26,8 +26,9 @@ func unreachable(err error) bool {
 	if timeout := net.Error(nil); errors.As(err, &timeout) && timeout.Timeout() {
 		return true
 	}
-	silent := (*silentError)(nil)
-	return errors.As(err, &silent) || errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF)
+	// A bare EOF may be containerd's; the registry's is one of a request.
+	request, silent := (*url.Error)(nil), (*silentError)(nil)
+	return errors.As(err, &silent) || errors.Is(err, io.ErrUnexpectedEOF) || errors.As(err, &request) && errors.Is(request, io.EOF)
 }
 
 // unable says whether a status is about the registry's state and not about the image or the login.

@@ -37,6 +37,8 @@ func TestUnreachable(t *testing.T) {
 		"reset":               {inURL(&net.OpError{Op: "read", Err: syscall.ECONNRESET}), true},
 		"no such host":        {inURL(&net.OpError{Op: "dial", Err: &net.DNSError{Err: "no such host", IsNotFound: true}}), true},
 		"cut off":             {inURL(io.ErrUnexpectedEOF), true},
+		"closed":              {inURL(io.EOF), true},
+		"containerd's stream": {fmt.Errorf("failed to send write: %w", io.EOF), false},
 		"deadline":            {inURL(context.DeadlineExceeded), true},
 		"500":                 {fmt.Errorf("a: %w", answered(500, "Internal Server Error")), true},
 		"503 with words":      {errors.Join(answered(503, "Service Unavailable"), docker.Errors{errors.New("busy")}), true},
