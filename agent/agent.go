@@ -23,12 +23,8 @@ import (
 	"github.com/picketd/picket/runtime"
 )
 
-const (
-	// stuckAfter is how long the loop may not turn before the agent is called dead: it waits for no network, only for its disk.
-	stuckAfter = time.Minute
-	// metricsTimeout bounds one request to the metrics listener.
-	metricsTimeout = 30 * time.Second
-)
+// stuckAfter is how long the loop may not turn before the agent is called dead: it waits for no network, only for its disk.
+const stuckAfter = time.Minute
 
 // Agent is one host's agent, from New to the end of Run.
 type Agent struct {
@@ -84,17 +80,14 @@ func newAgent(cfg Config, newRuntime func(runtime.Config) (containers, error)) (
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.metrics = newMetrics(registry, cfg.Version, a.snapshot)
-	a.loop.metrics = a.metrics
+	a.loop.planned = a.metrics.planned
 	if len(cfg.Cluster.Join) > 0 {
 		a.log.Warn("cluster.join is set, but this version runs every host by itself", "join", cfg.Cluster.Join)
 	}
 	if err := a.listen(); err != nil {
 		return nil, err
 	}
-	a.http = &http.Server{
-		Handler: newHealthMux(health{Metrics: registry, Live: a.liveChecks(), Ready: a.readyChecks()}), ReadTimeout: metricsTimeout, IdleTimeout: time.Minute,
-		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
-	}
+	a.http = newHealthServer(health{Metrics: registry, Live: a.liveChecks(), Ready: a.readyChecks()}, a.log)
 	return a, nil
 }
 

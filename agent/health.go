@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/http/pprof"
 	"net/netip"
@@ -16,6 +17,9 @@ import (
 const (
 	// healthCheckLimit bounds one check: a probe that hangs tells nothing.
 	healthCheckLimit = 2 * time.Second
+	// healthTimeout bounds reading a request and, beyond what a profile takes, writing its answer: who asks and does not read must
+	// not hold one of the places below for ever.
+	healthTimeout = 30 * time.Second
 	// scrapesInFlight bounds what many impatient scrapers can cost.
 	scrapesInFlight = 4
 )
@@ -32,6 +36,14 @@ type health struct {
 	Metrics prometheus.Gatherer
 	Live    []healthCheck // /healthz: restart the agent when one fails
 	Ready   []healthCheck // /readyz: this host does not do its work while one fails
+}
+
+// newHealthServer serves newHealthMux to clients that may be slow or gone.
+func newHealthServer(h health, log *slog.Logger) *http.Server {
+	return &http.Server{
+		Handler: newHealthMux(h), ReadTimeout: healthTimeout, WriteTimeout: healthTimeout, IdleTimeout: time.Minute,
+		ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
+	}
 }
 
 // newHealthMux serves /metrics, /healthz, /readyz, and /debug/pprof for this host alone.

@@ -1,14 +1,20 @@
 package agent
 
 import (
+	"bufio"
 	"context"
 	"errors"
+	"fmt"
+	"log/slog"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/prometheus/client_golang/prometheus"
 )
 
 // ask sends one request to the mux as if from remote.
@@ -140,3 +146,53 @@ func TestProfilesAreForThisHostOnly(t *testing.T) {
 		}
 	}
 }
+
+// Scrapers that ask and never read give their places back.
+func TestScrapersThatDoNotRead(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		reg := prometheus.NewRegistry()
+		for i := range 200 { // more than what is written at once
+			reg.MustRegister(prometheus.NewGauge(prometheus.GaugeOpts{Name: fmt.Sprintf("picket_test_%d", i), Help: strings.Repeat("x", 100)}))
+		}
+		served := pipes{accepted: make(chan net.Conn)}
+		server := newHealthServer(health{Metrics: reg}, slog.New(slog.DiscardHandler))
+		go func() { _ = server.Serve(served) }()
+		scrape := func() net.Conn {
+			ours, theirs := net.Pipe()
+			served.accepted <- theirs
+			if _, err := fmt.Fprint(ours, "GET /metrics HTTP/1.1\r\nHost: host-01\r\n\r\n"); err != nil {
+				t.Fatal(err)
+			}
+			return ours
+		}
+		for range scrapesInFlight {
+			defer scrape().Close()
+		}
+		synctest.Wait()
+		time.Sleep(2 * healthTimeout)
+		last := scrape()
+		answer, err := http.ReadResponse(bufio.NewReader(last), nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if answer.StatusCode != http.StatusOK {
+			t.Errorf("the next one gets %s", answer.Status)
+		}
+		if err := errors.Join(last.Close(), server.Close()); err != nil {
+			t.Error(err)
+		}
+	})
+}
+
+// pipes is a listener of connections without a buffer.
+type pipes struct{ accepted chan net.Conn }
+
+func (p pipes) Accept() (net.Conn, error) {
+	if c, ok := <-p.accepted; ok {
+		return c, nil
+	}
+	return nil, net.ErrClosed
+}
+
+func (p pipes) Close() error   { close(p.accepted); return nil }
+func (p pipes) Addr() net.Addr { return &net.UnixAddr{} }

@@ -51,7 +51,7 @@ type loop struct {
 	events  *recorder
 	runtime containers
 	pods    *podSet
-	metrics *metrics
+	planned func(took time.Duration) // a DaemonSet, for metrics
 	now     func() time.Time
 
 	calls        chan func()
@@ -73,7 +73,7 @@ type loop struct {
 // newLoop reads the state and the pods' records; nothing runs yet.
 func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers) (*loop, error) {
 	l := &loop{
-		log: log, runtime: rt, now: time.Now, calls: make(chan func()), ended: make(chan struct{}), statuses: newMailbox(), imports: make(chan struct{}, 1),
+		log: log, runtime: rt, now: time.Now, planned: func(time.Duration) {}, calls: make(chan func()), ended: make(chan struct{}), statuses: newMailbox(), imports: make(chan struct{}, 1),
 		daemonSets: map[types.NamespacedName]*daemonSet{}, strays: map[types.UID][]runtime.ContainerStatus{},
 	}
 	var err error

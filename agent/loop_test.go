@@ -482,3 +482,17 @@ func TestFailedActionsAreTriedAgain(t *testing.T) {
 		}
 	})
 }
+
+// Every plan is measured.
+func TestPlansAreMeasured(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		n := 0
+		if err := h.do(func() error { h.loop.planned = func(time.Duration) { n++ }; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		h.apply(webOf("busybox:1", ""))
+		if err := h.do(func() error { return nil }); err != nil || n == 0 {
+			t.Errorf("%d plans: %v", n, err)
+		}
+	})
+}

@@ -20,7 +20,9 @@ func (l *loop) turn(ctx context.Context) time.Duration {
 	l.takeOver(ctx)
 	for name, d := range l.daemonSets {
 		if d.dirty || (!d.wakeUp.IsZero() && !now.Before(d.wakeUp)) {
+			began := l.now()
 			l.plan(ctx, name, d, now)
+			l.planned(l.now().Sub(began))
 		}
 		if !d.wakeUp.IsZero() {
 			sleep = min(sleep, max(d.wakeUp.Sub(now), 0))
