@@ -501,6 +501,24 @@ func TestForgedContent(t *testing.T) {
 	}
 }
 
+// Asking a registry leaves no connections and no goroutines.
+func TestRegistryIsLetGo(t *testing.T) {
+	h := newImageHost(t)
+	h.push("library/app:1", "1")
+	h.mustEnsure("app:1", runtime.PullAlways)
+	before := goruntime.NumGoroutine()
+	for range 20 {
+		h.mustEnsure("app:1", runtime.PullAlways)
+	}
+	after := 0
+	for deadline := time.Now().Add(10 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+		if after = goruntime.NumGoroutine(); after < before+10 {
+			return
+		}
+	}
+	t.Errorf("%d goroutines became %d", before, after)
+}
+
 // What a start pays for an image that is present.
 func BenchmarkEnsureImagePresent(b *testing.B) {
 	h := newImageHost(b)

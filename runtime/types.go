@@ -191,7 +191,7 @@ type Credential struct {
 
 // Image is an image that is present and unpacked.
 type Image struct {
-	Ref    string // normalised name: what CreateContainer takes
+	Ref    string // normalised, tag and digest: what CreateContainer takes, and what means the same image for ever
 	Digest string // manifest or index digest, "sha256:..."
 	// ID is what Kubernetes shows as imageID: "name@digest".
 	ID string
