@@ -3,6 +3,7 @@ package agent
 import (
 	"bytes"
 	"context"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -166,25 +167,43 @@ func TestRealKubectl(t *testing.T) {
 	expect(k.Run("", "get", "cm,secret,ns"), `configmap/other`)
 	expect(k.Run("", "replace", "-f", manifest), `daemonset.apps/web replaced`)
 
-	// Watching sees the end.
+	edited, err := h.picket(t.Context(), "edit", "ds/web").CombinedOutput()
+	if err != nil {
+		t.Errorf("edit: %v", err)
+	}
+	expect(string(edited), `daemonset.apps/web edited`)
+	expect(k.Run("", "rollout", "status", "ds/web", "--timeout=60s"), `successfully rolled out`)
+	expect(k.Run("", "get", "pods", "-o", "jsonpath={.items[*].spec.containers[0].image}"), `busybox:2`)
+
+	// Watching and following see the end.
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
-	watch := exec.CommandContext(ctx, filepath.Join(shared.binaries, "picket"), "--socket", h.cfg.API.Socket, "get", "pods", "-w", "--output-watch-events")
-	watch.Env = append(os.Environ(), "HOME="+h.dir)
-	watched := &logBuffer{}
-	watch.Stdout, watch.Stderr = watched, watched
-	if err := watch.Start(); err != nil {
+	watched, followed := &logBuffer{}, &logBuffer{}
+	watch, follow := h.picket(ctx, "get", "pods", "-w", "--output-watch-events"), h.picket(ctx, "logs", "-f", "ds/web")
+	watch.Stdout, follow.Stdout = watched, followed
+	if err := errors.Join(watch.Start(), follow.Start()); err != nil {
 		t.Fatal(err)
 	}
+	h.eventually("the log is followed", func() bool { return followed.contains("Hello from host-01") })
 	h.eventually("the watch shows the pod", func() bool { return watched.contains("ADDED") })
 	expect(k.Run("", "delete", "-f", manifest), `daemonset.apps "web" deleted`)
 	h.eventually("no pod is left", func() bool { return k.Run("", "get", "pods", "-o", "name") == "" })
 	h.eventually("the watch saw it go", func() bool { return watched.contains("DELETED") })
 	_ = watch.Process.Kill()
 	_ = watch.Wait()
+	if err := follow.Wait(); err != nil {
+		t.Errorf("logs -f did not end well with its pod: %v", err)
+	}
 	if r := k.Try("", "get", "ds", "web"); r.Code == 0 || !strings.Contains(r.Err, `daemonsets.apps "web" not found`) {
 		t.Errorf("%d %s", r.Code, r.Err)
 	}
+}
+
+// picket is the built picket, talking to the agent's socket; its editor puts the image busybox:2 in.
+func (h *realHost) picket(ctx context.Context, args ...string) *exec.Cmd {
+	cmd := exec.CommandContext(ctx, filepath.Join(shared.binaries, "picket"), append([]string{"--socket", h.cfg.API.Socket}, args...)...)
+	cmd.Env = append(os.Environ(), "HOME="+h.dir, "KUBE_EDITOR=sed -i s/busybox:1/busybox:2/")
+	return cmd
 }
 
 // shellWords splits a command at blanks, but for what is in single quotes.

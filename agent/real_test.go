@@ -195,12 +195,7 @@ func (h *realHost) remove() {
 	if err := syscall.Unmount(filepath.Join(h.cfg.RunDir, "pods"), 0); err != nil && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENOENT) {
 		h.t.Errorf("the pods' directory is not empty: %v", err)
 	}
-	bridge := h.cfg.runtimeConfig(h.cfg.Logger).BridgeName()
-	if _, err := net.InterfaceByName(bridge); err == nil {
-		if out, err := exec.Command("busybox", "ip", "link", "delete", bridge).CombinedOutput(); err != nil {
-			h.t.Errorf("cannot remove the bridge: %v %s", err, out)
-		}
-	}
+	h.removeBridge()
 	if h.removed != nil {
 		h.removed()
 	}
@@ -209,6 +204,18 @@ func (h *realHost) remove() {
 	}
 	if err := os.RemoveAll(h.dir); err != nil {
 		h.t.Error(err)
+	}
+}
+
+// removeBridge removes the bridge of the pods' network, if there is one.
+func (h *realHost) removeBridge() {
+	h.t.Helper()
+	bridge := h.cfg.runtimeConfig(h.cfg.Logger).BridgeName()
+	if _, err := net.InterfaceByName(bridge); err != nil {
+		return
+	}
+	if out, err := exec.Command("busybox", "ip", "link", "delete", bridge).CombinedOutput(); err != nil {
+		h.t.Errorf("cannot remove the bridge: %v %s", err, out)
 	}
 }
 
