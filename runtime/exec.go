@@ -42,7 +42,7 @@ func (r *Runtime) Exec(ctx context.Context, id string, e ExecConfig) (int, error
 	if err != nil {
 		return 0, fmt.Errorf("cannot read the container's spec: %w", r.native(err))
 	}
-	x := &execution{runtime: r, id: id, config: e, stdin: newStdin(e.Stdin)}
+	x := &execution{runtime: r, id: id, config: e, stdin: newStdin(e.Stdin), out: &output{to: e.Stdout}, errs: &output{to: e.Stderr}}
 	dir := filepath.Join(r.cfg.RunDir, "exec")
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return 0, fmt.Errorf("cannot make the directory of exec's pipes: %w", err)
@@ -82,28 +82,20 @@ type execution struct {
 	config  ExecConfig
 	process client.Process
 	stdin   *stdin
+	out     *output
+	errs    *output
 }
 
 func (x *execution) streams(dir string) cio.Creator {
-	opts := []cio.Opt{cio.WithFIFODir(dir)}
-	e := x.config
 	var in io.Reader
 	if x.stdin != nil {
 		in = x.stdin
 	}
-	if e.TTY {
-		opts = append(opts, cio.WithTerminal)
-		return cio.NewCreator(append(opts, cio.WithStreams(in, writer(e.Stdout), nil))...)
+	opts := []cio.Opt{cio.WithFIFODir(dir)}
+	if x.config.TTY {
+		return cio.NewCreator(append(opts, cio.WithTerminal, cio.WithStreams(in, x.out, nil))...)
 	}
-	return cio.NewCreator(append(opts, cio.WithStreams(in, writer(e.Stdout), writer(e.Stderr)))...)
-}
-
-// writer has a command whose output nobody wants write all the same.
-func writer(w io.Writer) io.Writer {
-	if w == nil {
-		return io.Discard
-	}
-	return w
+	return cio.NewCreator(append(opts, cio.WithStreams(in, x.out, x.errs))...)
 }
 
 // run starts the command and waits for its end.
@@ -112,9 +104,11 @@ func (x *execution) run(ctx context.Context) (code int, err error) {
 	defer func() {
 		if clean {
 			x.delete(ctx)
-			return
+		} else {
+			go x.delete(ctx) // the shim, too, waits for what holds the output open
 		}
-		go x.delete(ctx) // the shim, too, waits for what holds the output open
+		x.out.end()
+		x.errs.end()
 	}()
 	// Before the start, or a short command's end is missed.
 	waiting, stopWaiting := context.WithCancel(context.WithoutCancel(ctx))
@@ -255,4 +249,29 @@ func (s *stdin) Read(p []byte) (int, error) {
 		s.once.Do(func() { close(s.ended) })
 	}
 	return n, err
+}
+
+// output is a writer of the caller's, until Exec has returned: something in the background may go on writing. It may be nil.
+type output struct {
+	mu    sync.Mutex
+	to    io.Writer
+	ended bool
+}
+
+func (o *output) Write(p []byte) (int, error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	switch {
+	case o.ended:
+		return 0, os.ErrClosed
+	case o.to == nil:
+		return len(p), nil
+	}
+	return o.to.Write(p)
+}
+
+func (o *output) end() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ended = true
 }
