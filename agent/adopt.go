@@ -28,8 +28,8 @@ func (l *loop) adopt(ctx context.Context) bool {
 		byPod[types.UID(c.PodUID)] = append(byPod[types.UID(c.PodUID)], c)
 	}
 	for uid, containers := range byPod {
-		if _, recorded := l.pods.byUID[uid]; !recorded {
-			l.adoptUnrecorded(ctx, uid, containers)
+		if _, recorded := l.pods.byUID[uid]; !recorded && !l.adoptUnrecorded(ctx, uid, containers) {
+			delete(byPod, uid)
 		}
 	}
 	for uid, h := range l.pods.byUID {
@@ -43,13 +43,15 @@ func (l *loop) adopt(ctx context.Context) bool {
 		}
 	}
 	l.sweep(ctx, byPod)
+	go l.removeLeftovers(l.pods.leftovers(byPod)) // there may be a lot in it
 	l.planAll()
 	return true
 }
 
 // adoptUnrecorded judges containers of a pod without a record by their labels. What runs is kept for its DaemonSet to claim, also
-// when that is not known yet; containers that no longer run and belong to nothing are removed.
-func (l *loop) adoptUnrecorded(ctx context.Context, uid types.UID, containers []runtime.ContainerStatus) {
+// when that is not known yet; containers that no longer run and belong to nothing are removed. It
+// reports whether any is left.
+func (l *loop) adoptUnrecorded(ctx context.Context, uid types.UID, containers []runtime.ContainerStatus) (left bool) {
 	running := slices.ContainsFunc(containers, func(c runtime.ContainerStatus) bool { return c.State == runtime.ContainerRunning })
 	if running {
 		l.strays[uid] = containers
@@ -59,13 +61,15 @@ func (l *loop) adoptUnrecorded(ctx context.Context, uid types.UID, containers []
 			l.events.record(l.node.reference(), corev1.EventTypeWarning, "UnknownPod",
 				fmt.Sprintf("pod %s of DaemonSet %s runs here, but nothing else is known of it; it is left alone until that is applied again", podName, name))
 		}
-		return
+		return true
 	}
 	for _, c := range containers {
 		if err := l.runtime.RemoveContainer(ctx, c.ID); err != nil {
 			l.log.Warn("cannot remove a container that belongs to nothing", "container", c.ID, "error", err)
+			left = true
 		}
 	}
+	return left
 }
 
 // strayOf is what the labels say of a pod without a record.
@@ -146,6 +150,16 @@ func (l *loop) sweep(ctx context.Context, byPod map[types.UID][]runtime.Containe
 			continue
 		}
 		if err := l.runtime.TearDownPod(ctx, runtime.PodConfig{UID: uid}); err != nil {
+			l.log.Warn("cannot remove what is left of a pod", "pod", uid, "error", err)
+		}
+	}
+}
+
+// removeLeftovers removes the directories and logs of pods whose record was lost and whose containers are no more.
+func (l *loop) removeLeftovers(uids []string) {
+	for _, uid := range uids {
+		l.log.Warn("a pod's files are left, but nothing is known of it and none of its containers is there; removed", "pod", uid)
+		if err := l.pods.config.RemoveLeftovers(uid); err != nil {
 			l.log.Warn("cannot remove what is left of a pod", "pod", uid, "error", err)
 		}
 	}

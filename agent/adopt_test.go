@@ -107,3 +107,38 @@ func TestContainerdHangsAtAdoption(t *testing.T) {
 		}
 	})
 }
+
+// A power cut took the record of a pod, which is not synced, and its containers: its files and logs go too.
+func TestLostRecordAndContainers(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		h.apply(webOf("busybox:1", ""))
+		before := h.onlyPod()
+		h.stop()
+		logs := filepath.Join(h.cfg.Runtime.PodLogs, "default_"+before.Name+"_"+string(before.UID))
+		link := filepath.Join(h.cfg.Runtime.ContainerLogs, "link.log")
+		if err := errors.Join(
+			os.Truncate(filepath.Join(h.cfg.podsDir(), string(before.UID)+".json"), 0),
+			os.MkdirAll(filepath.Join(logs, "web"), 0o755), os.MkdirAll(filepath.Dir(link), 0o755), os.Symlink(filepath.Join(logs, "web", "0.log"), link),
+			os.Mkdir(filepath.Join(h.cfg.podsDir(), "lost+found"), 0o700),
+		); err != nil {
+			t.Fatal(err)
+		}
+		h.fake.Reboot()
+		h.boot()
+		h.after(time.Minute)
+		after := h.onlyPod()
+		for _, path := range []string{filepath.Join(h.cfg.podsDir(), string(before.UID)), logs, link} {
+			if _, err := os.Lstat(path); !errors.Is(err, os.ErrNotExist) {
+				t.Errorf("left behind: %s", path)
+			}
+		}
+		if len(h.running()) != 1 || after.UID == before.UID || !podReady(after) {
+			t.Errorf("pod %s %+v", after.Name, after.Status)
+		}
+		for _, path := range []string{string(after.UID), string(after.UID) + ".json", string(before.UID) + ".json.corrupt", "lost+found"} {
+			if _, err := os.Stat(filepath.Join(h.cfg.podsDir(), path)); err != nil {
+				t.Error(err)
+			}
+		}
+	})
+}

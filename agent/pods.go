@@ -12,6 +12,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/google/uuid"
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -88,6 +89,23 @@ func (s *podSet) load(now time.Time) []error {
 		s.publish(p)
 	}
 	return errs
+}
+
+// leftovers are the uids of pods that have a directory, but neither a record nor containers.
+func (s *podSet) leftovers(byPod map[types.UID][]runtime.ContainerStatus) []string {
+	entries, err := os.ReadDir(s.dir)
+	if err != nil {
+		return nil // load has told
+	}
+	var uids []string
+	for _, e := range entries {
+		_, recorded := s.byUID[types.UID(e.Name())]
+		_, used := byPod[types.UID(e.Name())]
+		if e.IsDir() && !recorded && !used && uuid.Validate(e.Name()) == nil {
+			uids = append(uids, e.Name())
+		}
+	}
+	return uids
 }
 
 // save writes a record; durable says whether it must survive the loss of power too.

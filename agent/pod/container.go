@@ -73,7 +73,7 @@ func (w *Worker) cleanUp() error {
 	if err := removeTree(w.dir); err != nil {
 		return err
 	}
-	return w.removeAllLogs()
+	return w.cfg.removeAllLogs(w.podLogDir())
 }
 
 // podConfig is what the pod's containers share.

@@ -93,35 +93,55 @@ func (w *Worker) removeLogs(a action) {
 	}
 }
 
-// removeAllLogs removes the pod's logs and the links to them.
-func (w *Worker) removeAllLogs() error {
-	if w.cfg.PodLogs == "" {
+// removeAllLogs removes the logs of a pod, which are in dir, and the links to them.
+func (c *Config) removeAllLogs(dir string) error {
+	if c.PodLogs == "" {
 		return nil
 	}
-	if w.cfg.ContainerLogs != "" {
-		if err := w.removeLinks(); err != nil {
+	if c.ContainerLogs != "" {
+		if err := c.removeLinks(dir); err != nil {
 			return err
 		}
 	}
-	if err := os.RemoveAll(w.podLogDir()); err != nil {
+	if err := os.RemoveAll(dir); err != nil {
 		return fmt.Errorf("cannot remove the pod's logs: %w", err)
 	}
 	return nil
 }
 
-func (w *Worker) removeLinks() error {
-	entries, err := os.ReadDir(w.cfg.ContainerLogs)
+func (c *Config) removeLinks(dir string) error {
+	entries, err := os.ReadDir(c.ContainerLogs)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fmt.Errorf("cannot list links to logs: %w", err)
 	}
 	for _, e := range entries {
-		link := filepath.Join(w.cfg.ContainerLogs, e.Name())
+		link := filepath.Join(c.ContainerLogs, e.Name())
 		target, err := os.Readlink(link)
-		if err != nil || !strings.HasPrefix(target, w.podLogDir()+"/") {
+		if err != nil || !strings.HasPrefix(target, dir+"/") {
 			continue
 		}
 		if err := os.Remove(link); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return fmt.Errorf("cannot remove the link to a log: %w", err)
+		}
+	}
+	return nil
+}
+
+// RemoveLeftovers removes the files, mounts and logs of a pod of which nothing but its uid is known any more. None of its
+// containers may exist.
+func (c *Config) RemoveLeftovers(uid string) error {
+	if err := removeTree(filepath.Join(c.Dir, uid)); err != nil {
+		return err
+	}
+	entries, err := os.ReadDir(c.PodLogs)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("cannot list the pods' logs: %w", err)
+	}
+	for _, e := range entries {
+		if strings.HasSuffix(e.Name(), "_"+uid) {
+			if err := c.removeAllLogs(filepath.Join(c.PodLogs, e.Name())); err != nil {
+				return err
+			}
 		}
 	}
 	return nil
