@@ -8,6 +8,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/picketd/picket/agent/daemonset"
 )
 
 // loseEverything takes the state file and the pods' records and directories away; the containers run on.
@@ -139,6 +141,25 @@ func TestLostRecordAndContainers(t *testing.T) {
 			if _, err := os.Stat(filepath.Join(h.cfg.podsDir(), path)); err != nil {
 				t.Error(err)
 			}
+		}
+	})
+}
+
+// A state file that is lost on a host whose clock begins in the past at every boot gives out the same numbers again: a new pod
+// must not take the place of one that is there.
+func TestNumbersGivenOutAgain(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		h.apply(webOf("busybox:1", ""))
+		first := h.onlyPod()
+		if err := h.do(func() error {
+			h.loop.state.pods.next--
+			name, err := h.loop.createPod(h.loop.daemonSet(ownerOf(first)), daemonset.Action{Revision: first.Labels["controller-revision-hash"]}, time.Now())
+			if err == nil && name == first.Name {
+				t.Error("the name was given out again")
+			}
+			return err
+		}); err != nil {
+			t.Fatal(err)
 		}
 	})
 }

@@ -151,6 +151,13 @@ func writeFile(path string, data []byte, durable bool) error {
 	return dir.Sync() // the name too
 }
 
+// taken says whether a new pod's uid or name is already that of another one here.
+func (s *podSet) taken(p *corev1.Pod) bool {
+	_, known := s.byUID[p.UID]
+	_, shown := s.cache.Get(resourcePods, p.Namespace, p.Name)
+	return known || shown
+}
+
 // create records a new pod and starts its worker.
 func (s *podSet) create(p *corev1.Pod, now time.Time) error {
 	p.CreationTimestamp = metav1.NewTime(now)

@@ -130,11 +130,16 @@ func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) (
 	if err != nil {
 		return "", err
 	}
-	p, err := daemonset.NewPod(d.object, revision, l.node.current, l.state.pods.Next())
-	if err != nil {
-		return "", err
+	for {
+		p, err := daemonset.NewPod(d.object, revision, l.node.current, l.state.pods.Next())
+		if err != nil {
+			return "", err
+		}
+		// A state file that was lost while the clock was behind begins with numbers that were given out before.
+		if _, stray := l.strays[p.UID]; !stray && !l.pods.taken(p) {
+			return p.Name, l.pods.create(p, now)
+		}
 	}
-	return p.Name, l.pods.create(p, now)
 }
 
 // podsChanged takes in what the workers reported since the last time.
