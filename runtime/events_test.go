@@ -148,8 +148,7 @@ func TestAgentRestart(t *testing.T) {
 		t.Error(err)
 	}
 	w.expect(runtime.EventExit, created.ID)
-	h.remove(runs.ID)
-	if e := w.expect(runtime.EventExit, runs.ID); e.PodUID != p.UID {
+	if e := h.kill(w, runs.ID); e.PodUID != p.UID {
 		t.Errorf("exit: %+v", e)
 	}
 }
@@ -215,8 +214,8 @@ func TestLogWriterDies(t *testing.T) {
 	if e := w.expect(runtime.EventLogWriterLost, a.ID); e.PodUID != p.UID {
 		t.Errorf("event: %+v", e)
 	}
+	h.kill(w, a.ID)
 	h.remove(a.ID)
-	w.expect(runtime.EventExit, a.ID)
 
 	if err := h.Close(); err != nil {
 		t.Fatal(err)
@@ -226,8 +225,6 @@ func TestLogWriterDies(t *testing.T) {
 	w = h.watch()
 	w.expect(runtime.EventLogWriterLost, b.ID)
 	h.remove(b.ID)
-	h.remove(silent.ID)
-	w.expect(runtime.EventExit, silent.ID)
 	if w.has(runtime.EventLogWriterLost, silent.ID) {
 		t.Error("a container without a log has lost its writer")
 	}
@@ -251,6 +248,15 @@ func TestLogWriterEnds(t *testing.T) {
 			t.Errorf("%s: the writer is reported lost", name)
 		}
 	}
+}
+
+// kill kills a container's process and waits until its end is told.
+func (h *host) kill(w *watcher, id string) runtime.Event {
+	h.t.Helper()
+	if err := h.SignalContainer(h.t.Context(), id, "SIGKILL"); err != nil {
+		h.t.Fatal(err)
+	}
+	return w.expect(runtime.EventExit, id)
 }
 
 // killLogger kills the log writer of a container.

@@ -12,7 +12,8 @@ import (
 	"github.com/containerd/errdefs"
 )
 
-// RemoveContainer deletes task (killing what still runs), container and snapshot. Logs stay. What is gone is gone: no error.
+// RemoveContainer deletes task (killing what still runs), container and snapshot. Logs stay. What is gone is gone: no
+// error. The end of a process that is killed here may not be told as an Event: the shim goes too soon.
 func (r *Runtime) RemoveContainer(ctx context.Context, id string) error {
 	key := containerKey(id)
 	r.writers.forget(key) // it ends with the task, as it should
