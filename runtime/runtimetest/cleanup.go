@@ -64,6 +64,7 @@ func (c *Containerd) removeContainers(ctx context.Context) error {
 		for _, ctr := range list {
 			errs = append(errs, c.removeContainer(ctx, ctr))
 		}
+		_ = os.Remove(filepath.Join("/run/containerd/runc", ns)) // runc's, outside of Dir; one that is used stays
 	}
 	return errors.Join(errs...)
 }
