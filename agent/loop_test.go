@@ -10,6 +10,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	"k8s.io/apimachinery/pkg/types"
@@ -494,5 +495,58 @@ func TestPlansAreMeasured(t *testing.T) {
 		if err := h.do(func() error { return nil }); err != nil || n == 0 {
 			t.Errorf("%d plans: %v", n, err)
 		}
+	})
+}
+
+// A path that is new here must not bring back what the fleet has left behind (ARCHITECTURE.md, Manifests directory), whatever
+// others have changed in the object meanwhile; the content that was applied last does nothing, and changes nothing back.
+func TestNewPathWithOldContent(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		file := func(path string, known bool, image string) {
+			t.Helper()
+			if err := h.do(func() error { return h.loop.writeFile(path, known, h.objects(webOf(image, ""))) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		change := func(f func(*appsv1.DaemonSet)) {
+			t.Helper()
+			ds := h.daemonSet("web").DeepCopy()
+			f(ds)
+			if _, err := h.write(api.Write{Resource: resourceDaemonSets, Namespace: "default", Name: "web", Object: ds}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		image := func(want string) {
+			t.Helper()
+			if got := h.daemonSet("web").Spec.Template.Spec.Containers[0].Image; got != want {
+				t.Errorf("the image is %s, not %s", got, want)
+			}
+		}
+		file("a.yaml", false, "busybox:0")
+		change(func(ds *appsv1.DaemonSet) { ds.Labels = map[string]string{"team": "x"} })
+		file("a.yaml", true, "busybox:1")
+		file("a.yaml", true, "busybox:2")
+		file("b.yaml", false, "busybox:1")
+		image("busybox:2")
+		if len(h.eventsOf("ManifestOutdated")) != 1 {
+			t.Errorf("events: %v", h.eventsOf("ManifestOutdated"))
+		}
+		change(func(ds *appsv1.DaemonSet) { ds.Spec.Template.Spec.Containers[0].Image = "busybox:3" }) // kubectl set image
+		file("c.yaml", false, "busybox:2")
+		image("busybox:3")
+		if h.daemonSet("web").Labels["team"] != "x" {
+			t.Error("somebody else's label is gone")
+		}
+		file("a.yaml", true, "busybox:1") // git revert: a known path's change is a write
+		image("busybox:1")
+		if err := h.delete(resourceDaemonSets, "default", "web"); err != nil {
+			t.Fatal(err)
+		}
+		file("d.yaml", false, "busybox:1")
+		if _, back := h.loop.cache.Get(resourceDaemonSets, "default", "web"); back {
+			t.Error("a deleted DaemonSet came back with a new host")
+		}
+		file("d.yaml", false, "busybox:4")
+		image("busybox:4")
 	})
 }

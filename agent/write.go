@@ -167,7 +167,7 @@ func (l *loop) prepare(object manifest.Object) (cluster.Write, error) {
 	if err != nil {
 		return cluster.Write{}, fmt.Errorf("cannot store %s: %w", ref, err)
 	}
-	return cluster.Write{Key: storeKey(ref), Body: bytes, Hash: manifest.Hash(object)}, nil
+	return cluster.Write{Key: storeKey(ref), Body: bytes, Hash: manifest.Hash(object), Content: manifest.AppliedHash(object)}, nil
 }
 
 func storedBody(o cluster.Object) (body, error) {
@@ -200,9 +200,13 @@ func (l *loop) writeFile(path string, known bool, objects []manifest.Object) err
 	for _, object := range objects {
 		ref := manifest.RefOf(object)
 		previous, exists := l.store.Get(storeKey(ref))
-		if !known && exists && slices.Contains(previous.Past, manifest.Hash(object)) {
-			l.events.record(l.node.reference(), corev1.EventTypeWarning, "ManifestOutdated",
-				fmt.Sprintf("%s: %s holds content that was replaced later; it was not applied", path, ref))
+		content := manifest.AppliedHash(object)
+		switch {
+		case known || !exists:
+		case !previous.Deleted && previous.Content == content:
+			continue // the fleet has it already; what was changed in the object since was changed on purpose
+		case slices.Contains(previous.Past, content):
+			l.trouble("ManifestOutdated", fmt.Errorf("%s: %s holds content that was replaced later; it was not applied", path, ref))
 			continue
 		}
 		merged, err := l.mergeFile(object, previous, exists)

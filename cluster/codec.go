@@ -10,7 +10,7 @@ import (
 
 // An object on disk and on the wire is a record, bound to its key by checksums:
 //
-//	format 1 | flags 1 | generation 8 | birth 8 | hash 32 | headSum 4 | author, origin, time, past, body | sum 4
+//	format 1 | flags 1 | generation 8 | birth 8 | hash 32 | headSum 4 | author, origin, time, content 32, past, body | sum 4
 //
 // The head, up to headSum, is the same in every format there will be: it tells the version of what cannot be read otherwise.
 // Numbers are big endian; what varies in length has its length before it.
@@ -39,7 +39,7 @@ func recordSum(key string, b []byte) uint32 {
 
 // encode makes the record of an object. Equal objects have equal records.
 func encode(o Object) []byte {
-	b := make([]byte, 0, headLength+2*sumLength+len(o.Author)+len(o.Origin)+len(o.Past)*len(o.Version.Hash)+len(o.Body)+5*binary.MaxVarintLen64)
+	b := make([]byte, 0, headLength+2*sumLength+len(o.Author)+len(o.Origin)+(1+len(o.Past))*len(o.Version.Hash)+len(o.Body)+5*binary.MaxVarintLen64)
 	var flags byte
 	if o.Deleted {
 		flags |= flagDeleted
@@ -52,6 +52,7 @@ func encode(o Object) []byte {
 	b = appendBytes(b, o.Author)
 	b = appendBytes(b, o.Origin)
 	b = binary.AppendVarint(b, o.Time.UnixMilli())
+	b = append(b, o.Content[:]...)
 	b = binary.AppendUvarint(b, uint64(len(o.Past)))
 	for _, hash := range o.Past {
 		b = append(b, hash[:]...)
@@ -96,6 +97,7 @@ func decode(key string, b []byte) (Object, error) {
 	o.Author = string(r.bytes())
 	o.Origin = string(r.bytes())
 	o.Time = time.UnixMilli(r.varint()).UTC()
+	copy(o.Content[:], r.take(uint64(len(o.Content))))
 	o.Past = r.hashes()
 	if body := r.bytes(); len(body) > 0 {
 		o.Body = append([]byte(nil), body...)

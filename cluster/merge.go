@@ -56,7 +56,7 @@ func checkMerged(o Object) error {
 		return errors.New("it has generation 0")
 	case o.Birth > o.Version.Generation, o.Birth == 0 && !o.Deleted:
 		return fmt.Errorf("it was born in generation %d and has generation %d", o.Birth, o.Version.Generation)
-	case o.Deleted && (len(o.Body) > 0 || o.Version.Hash != [32]byte{}):
+	case o.Deleted && (len(o.Body) > 0 || o.Version.Hash != [32]byte{} || o.Content != [32]byte{}):
 		return errors.New("it is deleted but has content")
 	case len(o.Past) > maxPast:
 		return fmt.Errorf("it remembers %d earlier contents; %d is the most", len(o.Past), maxPast)

@@ -16,7 +16,8 @@ import (
 type Write struct {
 	Key     string
 	Body    []byte
-	Hash    [32]byte // of the content the user wrote
+	Hash    [32]byte // of the whole content, merged with what others own
+	Content [32]byte // of what the author wrote, see Object.Content; zero stands for Hash
 	Deleted bool
 	Author  string
 }
@@ -129,11 +130,11 @@ func (s *Store) PutAll(writes []Write) ([]Object, error) {
 		if w.Key == "" {
 			return nil, errors.New("cannot store an object without a key")
 		}
-		previous, past := s.known(w.Key)
+		previous, contents := s.known(w.Key)
 		if o, again := written[w.Key]; again {
-			previous, past = headOf(o), o.Past
+			previous, contents = headOf(o), contentsOf(o)
 		}
-		o := next(previous, past, w)
+		o := next(previous, contents, w)
 		o.Origin, o.Time = s.origin, displayTime(s.now())
 		written[w.Key] = o
 		stored = append(stored, o)
@@ -146,22 +147,22 @@ func (s *Store) PutAll(writes []Write) ([]Object, error) {
 
 // Birth is the Birth that an object would have if its key were written, not deleted, now.
 func (s *Store) Birth(key string) uint64 {
-	previous, past := s.known(key)
-	return next(previous, past, Write{Key: key}).Birth
+	previous, contents := s.known(key)
+	return next(previous, contents, Write{Key: key}).Birth
 }
 
 // displayTime is a time as records keep it.
 func displayTime(t time.Time) time.Time { return t.UTC().Truncate(time.Millisecond) }
 
-// known is the highest version there is of a key, as far as that can be told, and the object's past.
+// known is the highest version there is of a key, as far as that can be told, and the contents that the object has had.
 func (s *Store) known(key string) (head, [][32]byte) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	if o, ok := s.objects[key]; ok {
-		return headOf(o), o.Past
+		return headOf(o), contentsOf(o)
 	}
 	if d, ok := s.damaged[key]; ok && d.head != nil {
-		return *d.head, nil
+		return *d.head, contentsOf(Object{Deleted: d.head.deleted, Content: d.head.version.Hash})
 	}
 	return head{version: Version{Generation: s.floor}, deleted: true}, nil
 }

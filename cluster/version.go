@@ -29,7 +29,10 @@ type Object struct {
 	// Birth is the generation of the write that created the object after its last deletion; uids derive from it.
 	Birth uint64
 	Body  []byte
-	// Past holds the content hashes of earlier versions, newest last, at most 100; tombstones keep them too.
+	// Content is the hash of what the author wrote, a manifest file for example, before it was merged with what others own; in a
+	// tombstone it is zero. Nothing is ordered by it.
+	Content [32]byte
+	// Past holds the earlier contents, newest last, at most 100; tombstones keep them too.
 	Past [][32]byte
 
 	Author string    // who wrote: certificate name, "file:/etc/picket/manifests.d/web.yaml", ...

@@ -105,6 +105,17 @@ func Hash(obj Object) [32]byte {
 	return sha256.Sum256(body)
 }
 
+// AppliedHash is the hash of the manifest that was applied last, by a file or by kubectl apply, whatever others have changed in the
+// object since; for an object that was never applied it is Hash. It is what the store remembers of an object's past.
+func AppliedHash(obj Object) [32]byte {
+	text := obj.GetAnnotations()[corev1.LastAppliedConfigAnnotation]
+	applied := kindOf(obj).new()
+	if text == "" || kjson.UnmarshalCaseSensitivePreserveInts([]byte(text), applied) != nil {
+		return Hash(obj)
+	}
+	return Hash(applied)
+}
+
 // bodyOf is the object as JSON maps, which encoding/json writes with sorted keys.
 func bodyOf(obj Object) (map[string]any, error) {
 	k := kindOf(obj)
