@@ -45,7 +45,8 @@ func (c Config) BridgeName() string {
 	return "picket-" + hex.EncodeToString(sum[:4])
 }
 
-func (r *Runtime) cniDir() string { return filepath.Join(r.cfg.DataDir, "cni") }
+func (r *Runtime) cniDir() string  { return filepath.Join(r.cfg.DataDir, "cni") }
+func (r *Runtime) cniLock() string { return filepath.Join(r.cniDir(), "lock") }
 
 // cniLists reads the network's configuration, or makes the built-in one.
 func (r *Runtime) cniLists() (cniLists, error) {

@@ -12,10 +12,8 @@ import (
 	"time"
 
 	"github.com/containernetworking/cni/libcni"
-	"github.com/containernetworking/cni/pkg/invoke"
 	"github.com/containernetworking/cni/pkg/types"
 	cni "github.com/containernetworking/cni/pkg/types/100"
-	"github.com/containernetworking/cni/pkg/version"
 )
 
 const (
@@ -29,6 +27,7 @@ const (
 // host-local plugin which addresses are taken in <DataDir>/cni/<network>.
 type network struct {
 	cni      *libcni.CNIConfig
+	exec     *cniExec
 	pods     podLocks
 	mounting sync.Mutex
 
@@ -37,8 +36,8 @@ type network struct {
 }
 
 func newNetwork(cfg Config) network {
-	run := &invoke.DefaultExec{RawExec: &invoke.RawExec{}, PluginDecoder: version.PluginDecoder{}}
-	return network{cni: libcni.NewCNIConfigWithCacheDir(cfg.CNIBin, filepath.Join(cfg.DataDir, "cni", "cache"), run)}
+	run := &cniExec{}
+	return network{exec: run, cni: libcni.NewCNIConfigWithCacheDir(cfg.CNIBin, filepath.Join(cfg.DataDir, "cni", "cache"), run)}
 }
 
 // SetUpPod makes the pod's namespaces and attaches it to the network, or finds all that as an earlier call left it. After a
@@ -49,8 +48,11 @@ func (r *Runtime) SetUpPod(ctx context.Context, p PodConfig) (PodStatus, error) 
 	}
 	defer r.network.pods.lock(p.UID)()
 	if !p.HostNetwork {
+		if err := r.network.exec.take(ctx, r.cniLock()); err != nil {
+			return PodStatus{}, err
+		}
 		r.giveBackLost(ctx, p.UID)
-		if err := r.forgetLostNetwork(ctx, p.UID); err != nil {
+		if err := r.startAfresh(ctx, p.UID); err != nil {
 			return PodStatus{}, err
 		}
 	}

@@ -20,11 +20,15 @@ import (
 func (r *Runtime) detach(ctx context.Context, podUID string) error {
 	path, _, _, _ := r.namespacePaths(podUID)
 	attachments, err := r.network.cni.GetCachedAttachments(podUID)
-	if err != nil {
+	if err != nil || len(attachments) == 0 && !exists(path) {
 		return err
 	}
-	if len(attachments) == 0 && !exists(path) {
-		return nil
+	if err := r.network.exec.take(ctx, r.cniLock()); err != nil {
+		return err
+	}
+	// Only now is it known what an agent before this one has done.
+	if attachments, err = r.network.cni.GetCachedAttachments(podUID); err != nil {
+		return err
 	}
 	if isNamespace(path) != nil {
 		path = "" // plugins take that for one that is gone
@@ -152,13 +156,18 @@ func (r *Runtime) addressesOf(a *libcni.NetworkAttachment) []string {
 	return addressesIn(result)
 }
 
-// forgetLostNetwork gives back what a pod had when its network namespace was still there: after a reboot it is not.
-func (r *Runtime) forgetLostNetwork(ctx context.Context, podUID string) error {
+// startAfresh clears away what a pod has of a network without being attached to it: from before a reboot, when its network
+// namespace was still there, or of an agent that was killed while it attached the pod.
+func (r *Runtime) startAfresh(ctx context.Context, podUID string) error {
 	path, _, _, _ := r.namespacePaths(podUID)
-	if isNamespace(path) == nil {
+	a, err := r.attachment(podUID, false)
+	if err == nil && a != nil && isNamespace(path) == nil {
 		return nil
 	}
-	if err := r.detach(ctx, podUID); err != nil {
+	if err == nil {
+		err = r.detach(ctx, podUID)
+	}
+	if err != nil {
 		return fmt.Errorf("cannot remove what is left of the pod's network: %w", r.cniError(err))
 	}
 	return nil

@@ -510,6 +510,81 @@ func TestLostNamespace(t *testing.T) {
 	}
 }
 
+// An agent that is killed at any moment leaves nothing that the next one does not find, and no pod that it cannot set up.
+func TestKilledAtAnyMoment(t *testing.T) {
+	if os.Getenv(envChurn) != "" {
+		churn(t)
+		return
+	}
+	if !inside(t) {
+		return
+	}
+	h := newNetHost(t)
+	h.warmUp()
+	for _, plugin := range []string{"bridge", "portmap"} { // slow ones outlive the agent that called them
+		h.plugin(plugin, "[ $CNI_COMMAND = DEL ] || sleep 0.05\nexec "+realPlugin(t, plugin))
+	}
+	before := h.traces()
+	for round := range 12 {
+		if err := h.Close(); err != nil { // two agents at a time are kept apart
+			t.Fatal(err)
+		}
+		cmd := exec.Command(os.Args[0], "-test.run=^TestKilledAtAnyMoment$", "-test.v")
+		cmd.Env = append(os.Environ(), envChurn+"="+h.config.RunDir+":"+h.config.DataDir+":"+h.plugins)
+		output := must(cmd.StdoutPipe())
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		for uid := ""; uid == ""; { // the pod that it begins with
+			var line [64]byte
+			n, err := output.Read(line[:])
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, uid, _ = strings.Cut(string(line[:n]), "churn ")
+		}
+		time.Sleep(time.Duration(15*round) * time.Millisecond)
+		_ = cmd.Process.Kill()
+		_ = cmd.Wait()
+		h.open()
+		uids := must(h.PodUIDs(t.Context()))
+		for i, uid := range uids {
+			if i%2 == round%2 {
+				p := aPod()
+				p.UID, p.Ports = uid, churnPorts
+				h.setUp(p)
+			}
+			h.tearDown(uid)
+		}
+		p := aPod() // the first pod of an agent gives back what was lost
+		h.setUp(p)
+		h.tearDown(p.UID)
+		if after := h.traces(); after != before {
+			t.Fatalf("round %d, before:\n%s\nafter:\n%s", round, before, after)
+		}
+	}
+}
+
+const envChurn = "PICKET_TEST_CHURN"
+
+var churnPorts = []runtime.PortMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}}
+
+// churn sets up pods and tears them down until it is killed.
+func churn(t *testing.T) {
+	dirs := strings.Split(os.Getenv(envChurn), ":")
+	h := &netHost{t: t, config: runtime.Config{
+		Address: dirs[0] + "/none.sock", Namespace: "net-test", RunDir: dirs[0], DataDir: dirs[1], CNIBin: dirs[2:], PodCIDR: "10.91.7.0/24",
+	}}
+	h.open()
+	for {
+		p := aPod()
+		p.Ports = churnPorts
+		fmt.Println("churn", p.UID)
+		h.setUp(p)
+		h.tearDown(p.UID)
+	}
+}
+
 func TestNetworkTrouble(t *testing.T) {
 	if !inside(t) {
 		return

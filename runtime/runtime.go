@@ -106,6 +106,7 @@ func (r *Runtime) Close() error {
 	r.writers.close()
 	r.done.Wait()
 	r.hub.close()
+	r.network.exec.close()
 	if err := r.client.Close(); err != nil {
 		return fmt.Errorf("cannot close the connection to containerd: %w", err)
 	}
