@@ -36,6 +36,7 @@ func (l *loop) adopt(ctx context.Context) bool {
 		if h.worker == nil {
 			l.pods.start(h, byPod[uid])
 		}
+		l.leaveOldName(h)
 		name := ownerOf(h.Pod)
 		if d := l.daemonSet(name); !d.known {
 			l.events.record(referenceTo("v1", "Pod", h.Pod), corev1.EventTypeWarning, "UnknownDaemonSet",
@@ -46,6 +47,20 @@ func (l *loop) adopt(ctx context.Context) bool {
 	go l.removeLeftovers(l.pods.leftovers(byPod)) // there may be a lot in it
 	l.planAll()
 	return true
+}
+
+// leaveOldName ends a pod of a host that had another name then: what it was told of its node, in its spec, its environment and its
+// files, is no longer true. The DaemonSet makes another, where it is placed on a host of the new name.
+func (l *loop) leaveOldName(h *hostPod) {
+	was := h.Pod.Spec.NodeName
+	if was == l.node.name || h.Stop != nil {
+		return
+	}
+	l.trouble("NodeRenamed", fmt.Errorf("this host was %s and is %s: pod %s is replaced; labels and taints that were given to node %s with kubectl are not those of node %s",
+		was, l.node.name, h.Pod.Name, was, l.node.name))
+	if err := l.pods.stop(h.Pod.UID, nil, "the host was renamed", l.now()); err != nil {
+		l.trouble("FailedDelete", err)
+	}
 }
 
 // adoptUnrecorded judges containers of a pod without a record by their labels. What runs is kept for its DaemonSet to claim, also

@@ -9,6 +9,8 @@ import (
 	"testing"
 	"time"
 
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
 	"github.com/picketd/picket/agent/daemonset"
 )
 
@@ -160,6 +162,45 @@ func TestNumbersGivenOutAgain(t *testing.T) {
 			return err
 		}); err != nil {
 			t.Fatal(err)
+		}
+	})
+}
+
+// The host got another name: what its pods were told of their node is no longer true.
+func TestRenamedHost(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		h.apply(webOf("busybox:1", ""))
+		before := h.onlyPod()
+		h.stop()
+		h.cfg.Node.Name = "host-02"
+		h.boot()
+		after := h.onlyPod()
+		if after.UID == before.UID || after.Spec.NodeName != "host-02" || !podReady(after) {
+			t.Errorf("pod %s is on node %s: %+v", after.Name, after.Spec.NodeName, after.Status)
+		}
+		if len(h.running()) != 1 || len(h.eventsOf("NodeRenamed")) != 1 {
+			t.Errorf("%d containers run, events: %v", len(h.running()), h.eventsOf("NodeRenamed"))
+		}
+	})
+}
+
+// A DaemonSet that was deleted and made anew while containerd was away finds its pod, which names its present uid.
+func TestRecreatedBeforeAdoption(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		h.apply(webOf("busybox:1", ""))
+		before := h.onlyPod()
+		h.stop()
+		h.fake.SetDown(true)
+		h.boot()
+		if err := h.delete(resourceDaemonSets, "default", "web"); err != nil {
+			t.Fatal(err)
+		}
+		h.apply(webOf("busybox:1", ""))
+		h.fake.SetDown(false)
+		h.after(time.Minute)
+		after := h.onlyPod()
+		if after.UID != before.UID || metav1.GetControllerOf(after).UID != h.daemonSet("web").UID {
+			t.Errorf("pod %s belongs to %s, the DaemonSet is %s", after.Name, metav1.GetControllerOf(after).UID, h.daemonSet("web").UID)
 		}
 	})
 }

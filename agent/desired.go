@@ -149,6 +149,7 @@ func (l *loop) showDaemonSet(object *appsv1.DaemonSet, revisions []*appsv1.Contr
 		object.Status = d.object.Status
 	}
 	d.object, d.revisions, d.known, d.dirty = object, revisions, true, true
+	l.pods.own(object)
 	l.publishDaemonSet(d)
 	for _, w := range manifest.Warnings(object) {
 		l.events.record(referenceTo("apps/v1", "DaemonSet", object), corev1.EventTypeWarning, "FieldNotHonoured", w.Field+": "+w.Text)

@@ -550,3 +550,24 @@ func TestNewPathWithOldContent(t *testing.T) {
 		image("busybox:4")
 	})
 }
+
+// A DaemonSet over which the planner panics is that DaemonSet's trouble.
+func TestPlannerPanics(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		h.apply(webOf("busybox:1", ""))
+		if err := h.do(func() error {
+			d := h.loop.daemonSet(types.NamespacedName{Namespace: "default", Name: "web"})
+			d.revisions, d.dirty = append(d.revisions, nil), true
+			return nil
+		}); err != nil {
+			t.Fatal(err)
+		}
+		if len(h.eventsOf("Panic")) != 1 {
+			t.Errorf("events: %v", h.eventsOf("Panic"))
+		}
+		h.apply(strings.ReplaceAll(webOf("busybox:1", ""), "name: web", "name: other"))
+		if pods := h.pods(); len(pods) != 2 {
+			t.Errorf("pods: %s", names(pods))
+		}
+	})
+}

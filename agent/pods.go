@@ -344,6 +344,23 @@ func (s *podSet) abandon() {
 	}
 }
 
+// own gives the pods of a DaemonSet's name its present uid: it was deleted and made anew, or its state was lost, while they ran.
+func (s *podSet) own(ds *appsv1.DaemonSet) {
+	for _, h := range s.of(types.NamespacedName{Namespace: ds.Namespace, Name: ds.Name}) {
+		if h.Stop != nil || metav1.GetControllerOf(h.Pod).UID == ds.UID {
+			continue
+		}
+		h.Pod = h.Pod.DeepCopy()
+		for i := range h.Pod.OwnerReferences {
+			h.Pod.OwnerReferences[i].UID = ds.UID
+		}
+		if err := s.save(h.podRecord, false); err != nil {
+			s.log.Warn("pod's record does not name its present owner", "pod", h.Pod.Name, "error", err)
+		}
+		s.publish(h)
+	}
+}
+
 // ownerOf names the DaemonSet a pod belongs to. The name counts, not the uid: a DaemonSet that was lost and came back finds its
 // pods again.
 func ownerOf(p *corev1.Pod) types.NamespacedName {

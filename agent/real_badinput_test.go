@@ -157,6 +157,13 @@ func TestRealFullDisk(t *testing.T) {
 	f.Close()
 	check()
 	refused("no space left on device")
+	// An agent that starts now is no worse off.
+	check = h.sameProcesses()
+	h.stop()
+	a = h.start()
+	h.eventually("the pod is known again", func() bool { return strings.Contains(k.Run("", "get", "pods"), "1/1") })
+	check()
+	refused("no space left on device")
 	if err := os.Remove(filler); err != nil {
 		t.Fatal(err)
 	}

@@ -28,18 +28,11 @@ var (
 	bucketMemory    = []byte("memory")  // namespace/name -> planner memory (JSON)
 )
 
-// openState prepares the buckets and the sequences. The store's id is drawn once, when the file is new.
+// openState prepares the buckets and the sequences. The store's id is drawn once, when the file is new. A file that is not new is
+// only read: an agent must come up, and restart what ran, on a disk that is full.
 func openState(db *bbolt.DB, now time.Time) (*state, error) {
 	s := &state{db: db}
-	err := db.Update(func(tx *bbolt.Tx) error {
-		for _, name := range [][]byte{bucketSequences, bucketApplied, bucketMemory} {
-			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
+	if err := s.makeBuckets(); err != nil {
 		return nil, fmt.Errorf("cannot prepare the state file %s: %w", db.Path(), err)
 	}
 	var id [2]byte
@@ -51,24 +44,55 @@ func openState(db *bbolt.DB, now time.Time) (*state, error) {
 	if err := s.versions.open(db, "resourceVersion", first, 1<<20); err != nil {
 		return nil, err
 	}
-	// Seconds since the epoch keep the names of a lost state file's pods from being given out again.
-	if err := s.pods.open(db, "pod", uint64(now.Unix())<<16, 1<<10); err != nil {
+	// Seconds since the epoch keep the names of a lost state file's pods, and those given out while the disk was full, from being
+	// given out again.
+	seconds := uint64(now.Unix()) << 16
+	if err := s.pods.open(db, "pod", seconds, 1<<10); err != nil {
 		return nil, err
 	}
+	if s.pods.next < seconds {
+		s.pods.next, s.pods.limit = seconds, seconds
+	}
 	return s, s.readBirth(now)
+}
+
+func (s *state) makeBuckets() error {
+	names := [][]byte{bucketSequences, bucketApplied, bucketMemory}
+	missing := false
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		for _, name := range names {
+			missing = missing || tx.Bucket(name) == nil
+		}
+		return nil
+	})
+	if err != nil || !missing {
+		return err
+	}
+	return s.db.Update(func(tx *bbolt.Tx) error {
+		for _, name := range names {
+			if _, err := tx.CreateBucketIfNotExists(name); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
 }
 
 // readBirth reads when this state began, or notes that it is now.
 func (s *state) readBirth(now time.Time) error {
 	key := []byte("born")
+	err := s.db.View(func(tx *bbolt.Tx) error {
+		if v := tx.Bucket(bucketSequences).Get(key); len(v) == 8 {
+			s.born = time.Unix(int64(binary.BigEndian.Uint64(v)), 0)
+		}
+		return nil
+	})
+	if err != nil || !s.born.IsZero() {
+		return err
+	}
 	s.born = time.Unix(now.Unix(), 0)
 	return s.db.Update(func(tx *bbolt.Tx) error {
-		b := tx.Bucket(bucketSequences)
-		if v := b.Get(key); len(v) == 8 {
-			s.born = time.Unix(int64(binary.BigEndian.Uint64(v)), 0)
-			return nil
-		}
-		return b.Put(key, binary.BigEndian.AppendUint64(nil, uint64(s.born.Unix())))
+		return tx.Bucket(bucketSequences).Put(key, binary.BigEndian.AppendUint64(nil, uint64(s.born.Unix())))
 	})
 }
 
@@ -90,11 +114,8 @@ func (s *sequence) open(db *bbolt.DB, name string, first, block uint64) error {
 		}
 		return nil
 	})
-	if err != nil {
-		return err
-	}
-	s.next, s.limit = first, first
-	return s.reserve()
+	s.next, s.limit = first, first // Next reserves
+	return err
 }
 
 func (s *sequence) reserve() error {

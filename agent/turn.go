@@ -2,7 +2,9 @@ package agent
 
 import (
 	"context"
+	"fmt"
 	"reflect"
+	"runtime/debug"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -21,7 +23,7 @@ func (l *loop) turn(ctx context.Context) time.Duration {
 	for name, d := range l.daemonSets {
 		if d.dirty || (!d.wakeUp.IsZero() && !now.Before(d.wakeUp)) {
 			began := l.now()
-			l.plan(ctx, name, d, now)
+			l.planSafely(ctx, name, d, now)
 			l.planned(l.now().Sub(began))
 		}
 		if !d.wakeUp.IsZero() {
@@ -35,6 +37,18 @@ func (l *loop) planAll() {
 	for _, d := range l.daemonSets {
 		d.dirty = true
 	}
+}
+
+// planSafely keeps a DaemonSet that the planner panics over from taking the others' agent down, the less so again and again.
+func (l *loop) planSafely(ctx context.Context, name types.NamespacedName, d *daemonSet, now time.Time) {
+	defer func() {
+		if r := recover(); r != nil {
+			l.trouble("Panic", fmt.Errorf("picketd has a bug; nothing is decided for DaemonSet %s: %v", name, r))
+			l.log.Error("panic", "stack", string(debug.Stack()))
+			d.wakeUpBy(now.Add(time.Minute))
+		}
+	}()
+	l.plan(ctx, name, d, now)
 }
 
 // plan asks the pure core about one DaemonSet and does what it says, in that order: remember, act, publish.
