@@ -25,6 +25,8 @@ const (
 type Authority struct {
 	cert *x509.Certificate
 	key  ed25519.PrivateKey
+	// trusted are all authorities of the ca.crt it was read from, itself among them.
+	trusted []*x509.Certificate
 }
 
 // NewAuthority makes an authority that is valid for 20 years. Its name is the fleet's.
@@ -50,7 +52,7 @@ func authorityOf(key ed25519.PrivateKey, cluster string, now time.Time) (*Author
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the authority's certificate: %w", err)
 	}
-	return &Authority{cert: cert, key: key}, nil
+	return &Authority{cert: cert, key: key, trusted: []*x509.Certificate{cert}}, nil
 }
 
 // ReadAuthority reads ca.crt and ca.key. Of several authorities in ca.crt it is the one the key belongs to. The error is
@@ -66,7 +68,7 @@ func ReadAuthority(dir string) (*Authority, error) {
 	}
 	for _, cert := range certs {
 		if cert.IsCA && isKeyOf(cert, key) {
-			return &Authority{cert: cert, key: key}, nil
+			return &Authority{cert: cert, key: key, trusted: certs}, nil
 		}
 	}
 	return nil, fmt.Errorf("%s is not the key of an authority in %s: put back the two files that were made together", filepath.Join(dir, FileCAKey), filepath.Join(dir, FileCA))
@@ -80,8 +82,20 @@ func (a *Authority) Write(dir string) error {
 	return writeFile(filepath.Join(dir, FileCA), certificatePEM(a.cert), 0o644)
 }
 
-// CertificatePEM is the content of ca.crt.
+// CertificatePEM is the authority's own certificate.
 func (a *Authority) CertificatePEM() []byte { return certificatePEM(a.cert) }
+
+// TrustedPEM is the content of ca.crt for others: while authorities change, they trust the others in it too.
+func (a *Authority) TrustedPEM() []byte {
+	var text []byte
+	for _, cert := range a.trusted {
+		text = append(text, certificatePEM(cert)...)
+	}
+	return text
+}
+
+// Expiry is when the authority ends, and everything it has signed with it.
+func (a *Authority) Expiry() time.Time { return a.cert.NotAfter }
 
 // Name is the fleet's.
 func (a *Authority) Name() string { return a.cert.Subject.CommonName }

@@ -4,14 +4,16 @@
 //
 // A directory of certificates holds
 //
-//	ca.crt    the authorities that are trusted, more than one while they change
-//	ca.key    the authority's key; only where certificates are made
-//	host.crt  this host's certificate, for its server and for calls to other hosts
+//	ca.crt      the authorities that are trusted, more than one while they change
+//	ca.key      the authority's key; only where certificates are made
+//	host.crt    this host's certificate, for its server and for calls to other hosts
 //	host.key
-//	admin.crt a user's certificate, made by FirstStart only
+//	admin.crt   a user's certificate, made by FirstStart only
 //	admin.key
+//	gossip.keys the keys that encrypt gossip, the same on all hosts
 //
-// Files are replaced atomically; keys have mode 0600.
+// Init makes the directory of a fleet's administrator (ca.crt, ca.key, gossip.keys), HostKit.Write that of a host (ca.crt, host.crt,
+// host.key, gossip.keys), FirstStart that of a host which is a fleet of its own. Files are replaced atomically; keys have mode 0600.
 package pki
 
 import "fmt"

@@ -62,10 +62,8 @@ func readKey(path string) (ed25519.PrivateKey, error) {
 	if err != nil {
 		return nil, err
 	}
-	if info, err := os.Stat(path); err != nil {
+	if err := checkSecret(path); err != nil {
 		return nil, err
-	} else if mode := info.Mode().Perm(); mode&forbiddenMode != 0 {
-		return nil, fmt.Errorf("%s has mode %04o: others can read or change the key; chmod 600 it, and make a new one if it was not meant to be read", path, mode)
 	}
 	block, _ := pem.Decode(data)
 	if block == nil || block.Type != blockKey {
@@ -80,6 +78,18 @@ func readKey(path string) (ed25519.PrivateKey, error) {
 		return nil, fmt.Errorf("%s holds a %T; only ed25519 keys are used here", path, parsed)
 	}
 	return key, nil
+}
+
+// checkSecret refuses a file that others can read or change.
+func checkSecret(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return err
+	}
+	if mode := info.Mode().Perm(); mode&forbiddenMode != 0 {
+		return fmt.Errorf("%s has mode %04o: others can read or change the key; chmod 600 it, and make a new one if it was not meant to be read", path, mode)
+	}
+	return nil
 }
 
 func isKeyOf(cert *x509.Certificate, key ed25519.PrivateKey) bool {

@@ -6,6 +6,7 @@ import (
 	"crypto/rand"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -37,6 +38,15 @@ type User struct {
 type Pair struct {
 	Cert []byte
 	Key  []byte
+}
+
+// Leaf is the certificate, to tell what is in it.
+func (p Pair) Leaf() (*x509.Certificate, error) {
+	block, _ := pem.Decode(p.Cert)
+	if block == nil || block.Type != blockCertificate {
+		return nil, errors.New("there is no certificate")
+	}
+	return x509.ParseCertificate(block.Bytes)
 }
 
 // IssueHost makes a host's key and certificate.
