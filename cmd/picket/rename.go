@@ -24,8 +24,8 @@ func renameInHelp(root *cobra.Command) {
 }
 
 func rename(cmd *cobra.Command) {
-	if !cmd.HasParent() {
-		return // the root's texts are our own
+	if !cmd.HasParent() || ours(cmd) {
+		return
 	}
 	for _, text := range []*string{&cmd.Short, &cmd.Long, &cmd.Example} {
 		*text = renamed(*text)
@@ -34,6 +34,16 @@ func rename(cmd *cobra.Command) {
 	for _, sub := range cmd.Commands() {
 		sub.Short = renamed(sub.Short)
 	}
+}
+
+// ours tells commands of our own, whose texts speak of kubectl when they mean it. (So do the root's.)
+func ours(cmd *cobra.Command) bool {
+	for ; cmd != nil; cmd = cmd.Parent() {
+		if cmd.Name() == "pki" {
+			return true
+		}
+	}
+	return false
 }
 
 func renamed(text string) string { return commandName.ReplaceAllString(text, "${1}picket${2}") }
