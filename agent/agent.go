@@ -101,6 +101,9 @@ func (a *Agent) makeDirectories() error {
 			return fmt.Errorf("cannot make %s: %w", dir.key, err)
 		}
 	}
+	if err := os.MkdirAll(a.cfg.Manifests, 0o755); err != nil {
+		a.log.Warn("there is no manifests directory, and it cannot be made", "error", err)
+	}
 	if err := os.Chmod(a.cfg.DataDir, 0o700); err != nil {
 		return fmt.Errorf("cannot make dataDir private: %w", err)
 	}

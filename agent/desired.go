@@ -128,6 +128,9 @@ func (l *loop) show(o cluster.Object) error {
 			l.node.section = *object
 			l.publishNode()
 		}
+	case *corev1.Namespace:
+		object.Status.Phase = corev1.NamespaceActive
+		l.cache.Set(resources[ref.Kind], object)
 	default:
 		l.cache.Set(resources[ref.Kind], object.(api.Object))
 		l.pods.objectsChanged(ref.Namespace)

@@ -105,6 +105,9 @@ func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers) (*loop, 
 		OnStatus: func(uid string, s corev1.PodStatus) { l.statuses.status(types.UID(uid), s) },
 		OnGone:   func(uid string) { l.statuses.wentAway(types.UID(uid)) },
 		OnEvent: func(p *corev1.Pod, eventType, reason, message string) {
+			if eventType == corev1.EventTypeWarning {
+				log.Warn(message, "reason", reason, "pod", p.Namespace+"/"+p.Name)
+			}
 			l.events.record(referenceTo("v1", "Pod", p), eventType, reason, message)
 		},
 	}}

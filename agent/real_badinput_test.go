@@ -143,8 +143,9 @@ func TestRealFullDisk(t *testing.T) {
 		if out := k.Run("", "get", "cm", "-o", "name"); strings.Contains(out, "big") {
 			t.Errorf("it is there all the same: %s", out)
 		}
+		before := fmt.Sprint(h.pids())
 		h.killContainers() // restarts go on
-		h.eventually("the killed container runs again", func() bool { return len(h.pids()) == 1 })
+		h.eventually("the killed container runs again", func() bool { return len(h.pids()) == 1 && fmt.Sprint(h.pids()) != before })
 	}
 	filler := filepath.Join(h.cfg.DataDir, "filler")
 	f, err := os.Create(filler)

@@ -11,6 +11,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"sync"
 	"syscall"
 	"testing"
@@ -102,7 +103,8 @@ type churn struct {
 	client *kubernetes.Clientset
 	random *rand.Rand
 
-	mu sync.Mutex
+	mu    sync.Mutex
+	trace []string // of what was asked and answered
 	// may holds for each name the states it may be in: one after an acknowledged write, more while answers were lost. "" is deleted.
 	may map[string][]string
 	seq int
@@ -125,12 +127,16 @@ func (c *churn) step(ctx context.Context) {
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.trace = append(c.trace, fmt.Sprintf("%s %s=%q: %v", time.Now().UTC().Format("15:04:05.000"), name, seq, err))
 	var refused apierrors.APIStatus
 	switch {
 	case err == nil:
 		c.may[name] = []string{seq}
 	case errors.As(err, &refused) && refused.Status().Code < http.StatusInternalServerError:
 	default:
+		if c.may[name] == nil {
+			c.may[name] = []string{""} // it was never there
+		}
 		c.may[name] = append(c.may[name], seq)
 	}
 }
@@ -153,6 +159,9 @@ func (c *churn) check(t *testing.T, list *appsv1.DaemonSetList) {
 			t.Errorf("%s is at write %q, acknowledged or possible are %q", name, is[name], states)
 		}
 		c.may[name] = []string{is[name]}
+	}
+	if t.Failed() {
+		t.Fatalf("what was asked, and what was answered:\n%s", strings.Join(c.trace, "\n"))
 	}
 }
 

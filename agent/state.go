@@ -45,8 +45,8 @@ func openState(db *bbolt.DB, now time.Time) (*state, error) {
 		return nil, err
 	}
 	// Seconds since the epoch keep the names of a lost state file's pods, and those given out while the disk was full, from being
-	// given out again.
-	seconds := uint64(now.Unix()) << 16
+	// given out again; chance keeps those of two agents apart that begin in the same second, on a machine that runs several.
+	seconds := uint64(now.Unix())<<16 | uint64(binary.BigEndian.Uint16(id[:])>>1)
 	if err := s.pods.open(db, "pod", seconds, 1<<10); err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/picketd/picket/agent/daemonset"
+	"github.com/picketd/picket/agent/manifest"
 )
 
 // turn plans every DaemonSet that something happened to, or whose time has come, and carries the decisions out. It returns how
@@ -110,14 +111,13 @@ func (l *loop) act(ctx context.Context, name types.NamespacedName, d *daemonSet,
 	if d.object != nil {
 		about = referenceTo("apps/v1", "DaemonSet", d.object)
 	}
-	l.log.Info(action.Message, "reason", action.Reason, "daemonset", name, "revision", action.Revision, "pod", action.UID)
 	message, failed := action.Message, "FailedCreate" // Kubernetes' own reasons
 	var err error
 	switch action.Kind {
 	case daemonset.Create:
 		var pod string
 		pod, err = l.createPod(d, action, now)
-		message = "Created pod: " + pod + ": " + message
+		message = "Created pod: " + pod + " (" + message + ")"
 	case daemonset.Delete:
 		failed = "FailedDelete"
 		err = l.pods.stop(types.UID(action.UID), nil, action.Message, now)
@@ -128,6 +128,7 @@ func (l *loop) act(ctx context.Context, name types.NamespacedName, d *daemonSet,
 		d.wakeUpBy(now.Add(tick))
 		return
 	}
+	l.log.Info(message, "reason", action.Reason, "daemonset", name)
 	l.events.record(about, action.EventType(), action.Reason, message)
 }
 
@@ -151,6 +152,7 @@ func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) (
 		}
 		// A state file that was lost while the clock was behind begins with numbers that were given out before.
 		if _, stray := l.strays[p.UID]; !stray && !l.pods.taken(p) {
+			manifest.DefaultPod(p)
 			return p.Name, l.pods.create(p, now)
 		}
 	}

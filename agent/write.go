@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
@@ -206,7 +207,7 @@ func (l *loop) writeFile(path string, known bool, objects []manifest.Object) err
 		case !previous.Deleted && previous.Content == content:
 			continue // the fleet has it already; what was changed in the object since was changed on purpose
 		case slices.Contains(previous.Past, content):
-			l.trouble("ManifestOutdated", fmt.Errorf("%s: %s holds content that was replaced later; it was not applied", path, ref))
+			l.trouble("ManifestOutdated", outdated(path, ref, previous))
 			continue
 		}
 		merged, err := l.mergeFile(object, previous, exists)
@@ -218,6 +219,16 @@ func (l *loop) writeFile(path string, known bool, objects []manifest.Object) err
 		}
 	}
 	return l.put("file:"+path, changed...)
+}
+
+// outdated says why the content of a file that is new here was not applied.
+func outdated(path string, ref manifest.Ref, now cluster.Object) error {
+	what := "replaced"
+	if now.Deleted {
+		what = "deleted"
+	}
+	return fmt.Errorf("%s: %s was not applied: this content of it was %s since, by %s at %s; to bring it back use kubectl apply, or change the file",
+		path, ref, what, now.Author, now.Time.UTC().Format(time.RFC3339))
 }
 
 // mergeFile is kubectl's three-way merge of a file's object into the stored one; nil when nothing would change.

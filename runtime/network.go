@@ -3,7 +3,9 @@ package runtime
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"os"
 	"path/filepath"
@@ -30,6 +32,8 @@ type network struct {
 	exec     *cniExec
 	pods     podLocks
 	mounting sync.Mutex
+	// publishing is held while ports are looked at and taken.
+	publishing sync.Mutex
 
 	tidying sync.Mutex
 	tidy    bool // leases of pods that were lost in a reboot have been given back
@@ -151,7 +155,31 @@ func (r *Runtime) publishPorts(ctx context.Context, p PodConfig, attached types.
 	if err != nil {
 		return err
 	}
-	// libcni remembers only what succeeded, and we may end in between.
+	if err := r.takePorts(p); err != nil {
+		return err
+	}
+	_, err = r.add(ctx, list, r.runtimeConf(p))
+	return err
+}
+
+// takePorts notes that the pod's ports may be published from now on: libcni remembers only what succeeded, and we may end in
+// between. What another pod has published is refused: the kernel would send everything to that one, and nobody would be told.
+func (r *Runtime) takePorts(p PodConfig) error {
+	r.network.publishing.Lock()
+	defer r.network.publishing.Unlock()
+	uids, err := r.PodUIDs(context.Background())
+	if err != nil {
+		return err
+	}
+	for _, uid := range uids {
+		theirs, err := r.notedPorts(uid)
+		if err != nil || uid == p.UID {
+			continue // unreadable notes are reported when they are used
+		}
+		if port, taken := firstCommon(portMappings(p.Ports), theirs); taken {
+			return fmt.Errorf("host port %d/%s is taken by another pod of this host (uid %s)", port.HostPort, port.Protocol, uid)
+		}
+	}
 	note, err := json.Marshal(portMappings(p.Ports))
 	if err != nil {
 		return fmt.Errorf("cannot encode ports: %w", err)
@@ -159,8 +187,35 @@ func (r *Runtime) publishPorts(ctx context.Context, p PodConfig, attached types.
 	if err := os.WriteFile(r.portsNote(p.UID), note, 0o600); err != nil {
 		return fmt.Errorf("cannot note which ports are published: %w", err)
 	}
-	_, err = r.add(ctx, list, r.runtimeConf(p))
-	return err
+	return nil
+}
+
+// firstCommon finds a port of ours that is one of theirs, too.
+func firstCommon(ours, theirs []portMapping) (portMapping, bool) {
+	for _, o := range ours {
+		for _, t := range theirs {
+			sameAddress := o.HostIP == t.HostIP || o.HostIP == "" || t.HostIP == ""
+			if o.HostPort == t.HostPort && o.Protocol == t.Protocol && sameAddress {
+				return o, true
+			}
+		}
+	}
+	return portMapping{}, false
+}
+
+// notedPorts are those that a pod may have published; none when there is no note.
+func (r *Runtime) notedPorts(podUID string) (ports []portMapping, err error) {
+	data, err := os.ReadFile(r.portsNote(podUID))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err == nil {
+		err = json.Unmarshal(data, &ports)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("cannot read which ports a pod may have published: %w", err)
+	}
+	return ports, nil
 }
 
 // portsNote is a file that says which ports may be published, as long as any may.

@@ -80,16 +80,11 @@ func (r *Runtime) unpublishPorts(ctx context.Context, podUID, path string) error
 
 // unpublishNoted undoes a publishing that libcni does not remember: we ended in the middle of it.
 func (r *Runtime) unpublishNoted(ctx context.Context, podUID, path string) error {
-	data, err := os.ReadFile(r.portsNote(podUID))
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
-	var ports []portMapping
-	if err == nil {
-		err = json.Unmarshal(data, &ports)
-	}
+	ports, err := r.notedPorts(podUID)
 	if err != nil {
-		r.log.Warn("cannot read which ports a pod may have published", "pod", podUID, "error", err)
+		r.log.Warn("published ports may stay behind", "pod", podUID, "error", err)
+	}
+	if len(ports) == 0 {
 		return nil
 	}
 	lists, err := r.cniLists()

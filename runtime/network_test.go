@@ -384,12 +384,19 @@ func TestHostPort(t *testing.T) {
 	in(t, ownNetwork, func() error { return errors.Join(expect("127.0.0.1:8080", "web"), expect("10.91.7.1:8080", "web")) })
 	in(t, h.path(other.UID, "net"), func() error { return expect("10.91.7.1:8080", "web") })
 	in(t, h.path(p.UID, "net"), func() error { return expect("10.91.7.1:8080", "web") }) // round the hairpin
+	rival := aPod()
+	rival.Ports = []runtime.PortMapping{{HostPort: 8081, ContainerPort: 81, Protocol: "udp", HostIP: "10.91.7.1"}}
+	if _, err := h.SetUpPod(t.Context(), rival); err == nil || !strings.Contains(err.Error(), "8081/udp is taken") {
+		t.Errorf("a port that another pod has: %v", err)
+	}
 	h.called()
 	h.setUp(p)
 	if calls := h.called(); len(calls) != 0 {
 		t.Errorf("published again: %v", calls)
 	}
 	h.tearDown(p.UID)
+	h.setUp(rival)
+	h.tearDown(rival.UID)
 	in(t, ownNetwork, func() error {
 		if got, err := ask("127.0.0.1:8080"); err == nil {
 			return fmt.Errorf("a port that nobody has any more answers %q", got)

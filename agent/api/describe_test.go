@@ -110,13 +110,13 @@ func TestDiscoveryIsTheTable(t *testing.T) {
 func TestDescribePaths(t *testing.T) {
 	for path, code := range map[string]int{
 		"/api/v1": 200, "/apis/apps": 200, "/apis/apps/v1": 200, "/api/v2": 404, "/apis/batch": 404, "/apis/batch/v1": 404, "/apis/": 200,
-		"/openapi/v3": 200, "/openapi/v3/": 200, "/openapi/v3/apis/apps/v1": 200, "/openapi/v3/apis/batch/v1": 404,
+		"/openapi/v2": 406, "/openapi/v3": 200, "/openapi/v3/": 200, "/openapi/v3/apis/apps/v1": 200, "/openapi/v3/apis/batch/v1": 404,
 	} {
 		if answer := fetch(t, path); answer.StatusCode != code {
 			t.Errorf("%s: %d, want %d", path, answer.StatusCode, code)
 		}
 	}
-	for _, path := range []string{"/", "/openapi/v2", "/openapi/v30", "/version", "/api/v1/nodes", "/apis/apps/v1/daemonsets", "/metrics"} {
+	for _, path := range []string{"/", "/openapi/v2/", "/openapi/v30", "/version", "/api/v1/nodes", "/apis/apps/v1/daemonsets", "/metrics"} {
 		if describe(path) != nil {
 			t.Errorf("%s is taken for a path that describes the API", path)
 		}

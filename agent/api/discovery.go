@@ -18,10 +18,13 @@ const mediaDiscovery = "application/json;g=apidiscovery.k8s.io;v=v2;as=APIGroupD
 
 // describe finds the handler of a path that describes the API itself, discovery or OpenAPI; nil when the path is none of them.
 //
-//	/api   /api/v1   /apis   /apis/apps   /apis/apps/v1   /openapi/v3   /openapi/v3/apis/apps/v1
+//	/api   /api/v1   /apis   /apis/apps   /apis/apps/v1   /openapi/v2   /openapi/v3   /openapi/v3/apis/apps/v1
 func describe(path string) http.HandlerFunc {
 	if rest, ok := strings.CutPrefix(path, "/openapi/v3"); ok && (rest == "" || rest[0] == '/') {
 		return readOnly(openAPI(strings.Trim(rest, "/")))
+	}
+	if path == "/openapi/v2" {
+		return readOnly(openAPIV2)
 	}
 	parts := strings.Split(strings.Trim(path, "/"), "/")
 	switch {

@@ -330,3 +330,21 @@ func TestKubectlPages(t *testing.T) {
 		t.Errorf("pages held %d of 23 objects", n)
 	}
 }
+
+// A file as Helm makes them, with kinds that are not served here: kubectl names those, and applies the rest.
+func TestKubectlAppliesWhatIsServed(t *testing.T) {
+	h := apitest.Start(t)
+	populate(t, h)
+	k := h.Kubectl(t, "alice", apitest.Admins)
+	file := "apiVersion: v1\nkind: ServiceAccount\nmetadata: {name: web}\n---\napiVersion: rbac.authorization.k8s.io/v1\nkind: ClusterRole\nmetadata: {name: web}\n" +
+		"---\napiVersion: apps/v1\nkind: Deployment\nmetadata: {name: web}\n---\n" + settings + "---\n" + web
+	r := k.Try(file, "apply", "-f", "-")
+	for _, want := range []string{`no matches for kind "ServiceAccount" in version "v1"`, `no matches for kind "ClusterRole"`, `no matches for kind "Deployment"`} {
+		if !strings.Contains(r.Err, want) {
+			t.Errorf("%q is not in\n%s", want, r.Err)
+		}
+	}
+	if r.Code == 0 || strings.Contains(r.Err, "validate=false") || !strings.Contains(r.Out, "configmap/settings created") || !strings.Contains(r.Out, "daemonset.apps/web created") {
+		t.Errorf("exit %d\n%s%s", r.Code, r.Out, r.Err)
+	}
+}

@@ -87,6 +87,22 @@ func openAPI(path string) http.HandlerFunc {
 	}
 }
 
+// mediaOpenAPIV2 is the only form of an OpenAPI v2 document that kubectl reads. It asks for it with an "@" before v1.0, which no parser
+// of Content-Types takes; this is how Kubernetes spells it in answers.
+const mediaOpenAPIV2 = "application/com.github.proto-openapi.spec.v2.v1.0+protobuf"
+
+// openAPIV2 answers with a document that describes nothing: {"swagger": "2.0"} as protobuf. kubectl asks for it when a manifest has a
+// kind that the v3 documents lack; it then says that there is no such kind, and applies the rest of the file. Without an answer
+// it refuses the whole file and calls for --validate=false.
+func openAPIV2(w http.ResponseWriter, r *http.Request) {
+	if !strings.Contains(r.Header.Get("Accept"), "proto-openapi.spec.v2") {
+		writeError(w, errNotAcceptable())
+		return
+	}
+	w.Header().Set("Content-Type", mediaOpenAPIV2)
+	_, _ = w.Write([]byte("\x0a\x032.0")) // field 1 of openapi.v2.Document, 3 bytes
+}
+
 func openAPIIndex(w http.ResponseWriter, _ *http.Request) {
 	type entry struct {
 		ServerRelativeURL string `json:"serverRelativeURL"`

@@ -226,7 +226,7 @@ func (d *Directory) take(ctx context.Context, path string, was stamp) error {
 	if err != nil {
 		return err
 	}
-	if len(file.Objects) == 0 && !known {
+	if len(file.Objects)+len(file.Skipped) == 0 && !known {
 		return nil // nothing to remember: a file that is created empty and then filled is still new
 	}
 	if err := d.Consumer.Apply(ctx, FileChange{Path: path, Hash: hash, File: file, Known: known}); err != nil {

@@ -138,7 +138,9 @@ func TestDirectoryAppliesWhatChanges(t *testing.T) {
 func TestDirectoryDoesNotRememberEmptyFiles(t *testing.T) {
 	d, c, dir := newDirectory(t)
 	write(t, dir, "a.yaml", "")
-	write(t, dir, "b.yaml", "apiVersion: v1\nkind: Service\n")
+	expect(t, d, c)
+	write(t, dir, "b.yaml", "apiVersion: v1\nkind: Service\n") // of this one the consumer tells that it is left out
+	expect(t, d, c, "apply b.yaml [] known=false")
 	expect(t, d, c)
 	write(t, dir, "a.yaml", cmYAML("a"))
 	expect(t, d, c, "apply a.yaml [a] known=false")

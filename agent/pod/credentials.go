@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 
@@ -20,17 +21,25 @@ func (w *Worker) credentials() []runtime.Credential {
 	for _, ref := range w.pod.Spec.ImagePullSecrets {
 		secret, ok := w.cfg.Objects.Secret(w.pod.Namespace, ref.Name)
 		if !ok {
-			w.log.Warn("image pull secret not found", "secret", ref.Name)
+			w.noLogin(ref.Name, "it does not exist")
 			continue
 		}
 		found, err := parseCredentials(secret)
 		if err != nil {
-			w.log.Warn("image pull secret is not usable", "secret", ref.Name, "error", err)
+			w.noLogin(ref.Name, err.Error())
 			continue
 		}
 		all = append(all, found...)
 	}
 	return all
+}
+
+// noLogin tells, as the kubelet does, that a pull is tried without a secret.
+func (w *Worker) noLogin(secret, why string) {
+	w.post(func(m *machine, _ time.Time) {
+		m.report(corev1.EventTypeWarning, "FailedToRetrieveImagePullSecret",
+			"Unable to retrieve image pull secret %s (%s); attempting to pull the image may not succeed.", secret, why)
+	})
 }
 
 // dockerLogin is one entry of a docker config's auths.

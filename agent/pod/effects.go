@@ -32,7 +32,7 @@ func (w *Worker) effect(all, starts context.Context, a action, finished func()) 
 		log = log.With("image", a.image.Ref)
 	}
 	if err != nil {
-		log.Info("pod action failed", "error", err)
+		log.Debug("pod action failed", "error", err) // what users should know of it is an event
 	} else {
 		log.Debug("pod action done")
 	}

@@ -23,6 +23,8 @@ const (
 	hubWithin = 3 * time.Second
 	// stopWithin bounds what the pods and the agent may take to end.
 	stopWithin = time.Minute
+	// quickly is within what an agent that cannot work ends.
+	quickly = 5 * time.Second
 )
 
 // images are the names that configs/examples pull.
@@ -36,7 +38,7 @@ func serve(ctx context.Context, p place) (err error) {
 		return err
 	}
 	defer lock.Close()
-	containerd, err := runtimetest.Start(ctx, p.dir)
+	containerd, err := runtimetest.Start(ctx, filepath.Join(p.dir, "c"))
 	if err != nil {
 		return err
 	}
@@ -51,21 +53,35 @@ func serve(ctx context.Context, p place) (err error) {
 	if err := p.configure(containerd.Address); err != nil {
 		return err
 	}
-	agent := exec.Command(p.binary("picketd"), "--config", p.config())
-	agent.Stdout, agent.Stderr = os.Stdout, os.Stderr
-	agent.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-	if err := agent.Start(); err != nil {
-		return fmt.Errorf("cannot start picketd: %w", err)
+	return errors.Join(p.agent(ctx), p.removeBridge())
+}
+
+// agent runs picketd until ctx ends, as systemd would: one that ends by itself is started again. Three that end at once are given up.
+func (p place) agent(ctx context.Context) error {
+	for quick := 0; ; {
+		agent := exec.Command(p.binary("picketd"), "--config", p.config())
+		agent.Stdout, agent.Stderr = os.Stdout, os.Stderr
+		agent.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+		began := time.Now()
+		if err := agent.Start(); err != nil {
+			return fmt.Errorf("cannot start picketd: %w", err)
+		}
+		ended := make(chan error, 1)
+		go func() { ended <- agent.Wait() }()
+		select {
+		case <-ctx.Done():
+			p.removePods()
+			return endProcess(agent, ended)
+		case err := <-ended:
+			if quick++; time.Since(began) > quickly {
+				quick = 0
+			}
+			if quick == 3 {
+				return fmt.Errorf("picketd ended three times at once: %w", err)
+			}
+			log.Printf("picketd ended (%v); it is started again", err)
+		}
 	}
-	ended := make(chan error, 1)
-	go func() { ended <- agent.Wait() }()
-	select {
-	case err := <-ended:
-		return fmt.Errorf("picketd ended: %w", err)
-	case <-ctx.Done():
-	}
-	p.removePods()
-	return errors.Join(endProcess(agent, ended), p.removeBridge())
 }
 
 // hold takes the lock and says who holds it.
