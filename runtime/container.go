@@ -44,6 +44,8 @@ const (
 	// createTries is how often a task is created in a shim that may just be ending, createPause what is between.
 	createTries = 3
 	createPause = 20 * time.Millisecond
+	// undoneWithin is how long containerd may take to undo the creation that an agent which was killed had asked for.
+	undoneWithin = 10 * time.Second
 )
 
 // containerKey is containerd's id for a container. containerd takes no id longer than 76 characters and no "--"; ids for which
@@ -150,6 +152,7 @@ func (r *Runtime) createTask(ctx context.Context, record containers.Container, c
 		request.Stderr = request.Stdout
 	}
 	defer r.pods.lock(c.Pod.UID)()
+	began := time.Now()
 	for try := 1; ; try++ {
 		if err = r.createOnce(ctx, request); err == nil {
 			return nil
@@ -157,7 +160,11 @@ func (r *Runtime) createTask(ctx context.Context, record containers.Container, c
 		if err = r.native(err); errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
 			return fmt.Errorf("cannot create the container's task: %w", err)
 		}
-		if try == createTries || !shimEnded(err) {
+		switch undoing := beingUndone(err); {
+		case undoing && time.Since(began) > undoneWithin:
+			return fmt.Errorf("cannot create the container's task: %w", err)
+		case undoing:
+		case try >= createTries || !shimEnded(err):
 			return fmt.Errorf("%w: %w", ErrStart, err)
 		}
 		r.log.Debug("the pod's shim was just ending, trying again", "container", c.ID, "error", err)

@@ -252,3 +252,19 @@ func TestRapidReplacement(t *testing.T) {
 		a, b = b, a
 	}
 }
+
+// An agent was killed while containerd made a task for it: containerd still undoes that when the next agent asks for the same one.
+func TestCreateWhileAnEarlierOneIsUndone(t *testing.T) {
+	h := newHost(t)
+	c := h.shell(h.newPod(), "web", "exit 0")
+	bundle := filepath.Join(h.containerd.Dir, "state", "io.containerd.runtime.v2.task", testNamespace, c.ID)
+	if err := os.MkdirAll(bundle, 0o711); err != nil {
+		t.Fatal(err)
+	}
+	undone := time.AfterFunc(300*time.Millisecond, func() { _ = os.Remove(bundle) }) // longer than the tries for a shim that ends
+	defer undone.Stop()
+	h.create(c)
+	if s := h.status(c.ID); s.State != runtime.ContainerCreated {
+		t.Errorf("%+v", s)
+	}
+}

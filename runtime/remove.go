@@ -61,6 +61,12 @@ func (r *Runtime) deleteTask(ctx context.Context, key string) error {
 	return nil
 }
 
+// beingUndone says whether containerd still has to do with an earlier creation of the same task: that of an agent that was killed in
+// the middle of it. Seen is "failed to start shim: mkdir .../<container>: file exists".
+func beingUndone(err error) bool {
+	return strings.Contains(err.Error(), "mkdir ") && strings.Contains(err.Error(), "file exists")
+}
+
 // shimEnded says whether an error of containerd's comes from a shim that was just ending. Seen are, for a create beside the
 // deletion of the pod's last task, "ttrpc: closed" and "failed to start shim: ... connect: no such file or directory".
 func shimEnded(err error) bool {
