@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
