@@ -14,7 +14,7 @@ import (
 	"time"
 )
 
-// FileGossipKeys holds the keys that encrypt gossip, one a line in base64. Text from a # on is a comment.
+// FileGossipKeys holds the keys that encrypt gossip, one a line in base64. Lines that begin with # are comments.
 const FileGossipKeys = "gossip.keys"
 
 const (
@@ -38,8 +38,7 @@ func ParseGossipKeys(text []byte) (GossipKeys, error) {
 	number := 0
 	for line := range strings.Lines(string(text)) {
 		number++
-		line, _, _ = strings.Cut(line, "#")
-		if line = strings.TrimSpace(line); line == "" {
+		if line = strings.TrimSpace(line); line == "" || strings.HasPrefix(line, "#") {
 			continue
 		}
 		key, err := base64.StdEncoding.Strict().DecodeString(line)
@@ -91,13 +90,13 @@ func (g GossipKeys) with(now time.Time) (GossipKeys, error) {
 	if len(text) > 0 && !bytes.HasSuffix(text, []byte("\n")) {
 		text = append(text, '\n')
 	}
-	text = fmt.Appendf(text, "%s # %s, made on %s\n", base64.StdEncoding.EncodeToString(key), Fingerprint(key), day(now))
+	text = fmt.Appendf(text, "# %s, made on %s\n%s\n", Fingerprint(key), day(now), base64.StdEncoding.EncodeToString(key))
 	return ParseGossipKeys(text)
 }
 
 // Fingerprint names a gossip key without telling it: 8 hexadecimal digits.
 func Fingerprint(key []byte) string {
-	sum := sha256.Sum256(key)
+	sum := sha256.Sum256(append([]byte("picket gossip key\x00"), key...))
 	return hex.EncodeToString(sum[:4])
 }
 

@@ -21,7 +21,7 @@ func TestGossipKeysAreReadInOrder(t *testing.T) {
 		"plain":            encoded(2) + "\n" + encoded(1) + "\n",
 		"no last newline":  encoded(2) + "\n" + encoded(1),
 		"Windows lines":    encoded(2) + "\r\n\r\n" + encoded(1) + "\r\n",
-		"comments, spaces": "# first\n\n  " + encoded(2) + "\t# new\n" + encoded(1) + " #old\n#" + encoded(3) + "\n",
+		"comments, spaces": "# first\n\n  " + encoded(2) + "\t\n # old\n" + encoded(1) + " \n#" + encoded(3) + "\n",
 	} {
 		g, err := ParseGossipKeys([]byte(text))
 		if err != nil || !slices.EqualFunc(g.Keys, [][]byte{gossipKey(2), gossipKey(1)}, bytes.Equal) || string(g.Text()) != text {
@@ -36,18 +36,19 @@ func TestBadGossipKeysAreRefusedWithTheirLine(t *testing.T) {
 		many += encoded(i) + "\n"
 	}
 	for name, c := range map[string]struct{ text, words string }{
-		"nothing":       {"", "no key"},
-		"only comments": {"# " + encoded(1) + "\n\n", "no key"},
-		"not base64":    {encoded(1) + "\nhello world!\n", "line 2 is not base64"},
-		"two on a line": {encoded(1) + " " + encoded(2), "line 1 is not base64"},
-		"cut off":       {encoded(1)[:43], "line 1 is not base64"},
-		"URL alphabet":  {strings.ReplaceAll(encoded(0xff), "/", "_"), "line 1 is not base64"},
-		"stray bits":    {encoded(1)[:42] + "F=", "line 1 is not base64"},
-		"AES-128":       {"#\n" + base64.StdEncoding.EncodeToString(make([]byte, 16)), "line 2 holds a key of 16 bytes"},
-		"too long":      {base64.StdEncoding.EncodeToString(make([]byte, 33)), "line 1 holds a key of 33 bytes"},
-		"twice":         {encoded(1) + "\n" + encoded(2) + "\n\n" + encoded(1), "line 4 holds the key of line 1 again"},
-		"too many":      {many, "line 9 holds one key more than the 8"},
-		"binary":        {"\x00\xff\xfe\n", "line 1 is not base64"},
+		"nothing":        {"", "no key"},
+		"only comments":  {"# " + encoded(1) + "\n\n", "no key"},
+		"not base64":     {encoded(1) + "\nhello world!\n", "line 2 is not base64"},
+		"a late comment": {encoded(1) + " # new", "line 1 is not base64"},
+		"two on a line":  {encoded(1) + " " + encoded(2), "line 1 is not base64"},
+		"cut off":        {encoded(1)[:43], "line 1 is not base64"},
+		"URL alphabet":   {strings.ReplaceAll(encoded(0xff), "/", "_"), "line 1 is not base64"},
+		"stray bits":     {encoded(1)[:42] + "F=", "line 1 is not base64"},
+		"AES-128":        {"#\n" + base64.StdEncoding.EncodeToString(make([]byte, 16)), "line 2 holds a key of 16 bytes"},
+		"too long":       {base64.StdEncoding.EncodeToString(make([]byte, 33)), "line 1 holds a key of 33 bytes"},
+		"twice":          {encoded(1) + "\n" + encoded(2) + "\n\n" + encoded(1), "line 4 holds the key of line 1 again"},
+		"too many":       {many, "line 9 holds one key more than the 8"},
+		"binary":         {"\x00\xff\xfe\n", "line 1 is not base64"},
 	} {
 		g, err := ParseGossipKeys([]byte(c.text))
 		if err == nil || !strings.Contains(err.Error(), c.words) || len(g.Keys) > 0 {

@@ -104,12 +104,12 @@ func newPKIGossipKey(out io.Writer) *cobra.Command {
 		Long: templates.LongDesc(`
 			Add a key to those that encrypt gossip.
 
-			gossip.keys holds one key a line: 32 bytes in base64. The first encrypts, all of them decrypt. A # begins a comment. Hosts take
-			up a new file without a restart. A rotation takes three steps, and each must have reached every host, also those that are
+			gossip.keys holds one key a line: 32 bytes in base64. The first encrypts, all of them decrypt. Lines that begin with # are
+			comments. Hosts take up a new file without a restart. A rotation takes three steps, and each must have reached every host, also those that are
 			switched off now, before the next begins: a host that does not know the key the others encrypt with cannot hear them.
 
 			 *  Add: this command puts a new key behind the others. Copy gossip.keys to every host.
-			 *  Switch: move the new key's line to the top. Copy gossip.keys to every host.
+			 *  Switch: move the new key's line, and its comment, to the top. Copy gossip.keys to every host.
 			 *  Drop: remove the old key's line. Copy gossip.keys to every host.
 
 			Give a host that slept through a step the present file before it is started: it is heard until its key is dropped, but hears
@@ -156,7 +156,7 @@ func pkiGossipKey(out io.Writer, dir string, first bool, now time.Time) error {
 			return err
 		}
 	}
-	next := "When all have it, move the new line to the top and copy again; then remove the old one and copy again."
+	next := "When all have it, move the new key to the top and copy again; then remove the old one and copy again."
 	if first {
 		next = "A host with it and one without cannot hear each other: copy it to all at once."
 	}
