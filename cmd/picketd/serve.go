@@ -2,9 +2,6 @@ package main
 
 import (
 	"fmt"
-	"os"
-	"runtime/debug"
-	"time"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 	"github.com/coreos/go-systemd/v22/journal"
@@ -43,36 +40,4 @@ func serve(s *source, p process) error {
 		notify.send(daemon.SdNotifyStopping + "\nSTATUS=" + oneLine(err.Error()))
 	}
 	return err
-}
-
-// collectOften lets the heap grow by half, not by its size again, before garbage is collected. The agent idles on hosts whose
-// memory is for others: it trades a little time, of which it needs next to none, for the smaller resident set. GOGC overrides it.
-func collectOften() {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(50)
-	}
-}
-
-// returnEvery is how often returnMemory looks.
-const returnEvery = 30 * time.Second
-
-// returnMemory gives what a start or a burst of work needed back to the host once it is over: by itself Go keeps it for long. It
-// does nothing while nothing was collected since it last did, so an idle agent pays for it once in two minutes, when Go collects
-// by itself. It returns when done is closed.
-func returnMemory(done <-chan struct{}) {
-	tick := time.NewTicker(returnEvery)
-	defer tick.Stop()
-	var stats debug.GCStats
-	for last := int64(-1); ; {
-		select {
-		case <-done:
-			return
-		case <-tick.C:
-		}
-		if debug.ReadGCStats(&stats); stats.NumGC != last {
-			debug.FreeOSMemory()
-			debug.ReadGCStats(&stats)
-			last = stats.NumGC
-		}
-	}
 }
