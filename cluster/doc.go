@@ -6,6 +6,26 @@
 // in through Store.Merge, which is the whole rule of replication: the higher Version stays. Membership and the calls between hosts
 // have their place beside the Store; nothing in it waits for them.
 //
+// The Roster is every host that ever was in the fleet and where it stands. Hosts sign Notices; Roster.Merge keeps the highest of
+// every voice (the host itself, its peers, doors) and returns what was new when it is on disk. Certificates makes the
+// Authenticator of a pki.Identity. Whoever serves or calls other hosts asks Roster.Refused about their certificates.
+//
+// A Membership finds the other hosts, with memberlist, and carries the roster between them. The agent calls, in this order:
+//
+//	OpenDB, OpenRoster, StartMembership    the file must outlive the Membership
+//	Joined                                 closed when another host has answered; a fleet of one never closes it
+//	Changes, then Snapshot                 one reader; a picture that is the caller's own
+//	Messages, Broadcast                    best effort, at most MaxBroadcast bytes; whoever finds a message new broadcasts it again
+//	Heard, Ping                            more signs of life than gossip has: Member.Quiet wants them in a fleet of more than five
+//	SetJoin, ReloadKeys                    when the config or its files have changed
+//	Raise, Delete, Admit                   on disk when they return
+//	Leave, Close                           Close ends before the file is closed
+//
+// Everything may be called by any goroutine. Locks are taken in this order and none is held while another package is called,
+// but that memberlist calls in with its own: Membership.raising, Roster.writing, memberlist's, Membership.mu, Roster.mu. What
+// memberlist calls (gossip.go, member_events.go) never blocks, writes or calls back; one loop does what follows. Counter is for
+// numbers that must survive a restart, incarnations and sequences. Stats are plain numbers; the agent makes metrics of them.
+//
 // On disk the objects are records (codec.go) in one bucket of the agent's bbolt file, and a census of them in another. bbolt
 // survives crashes, but it believes its file. What is damaged must not end the agent, nor quietly become less:
 //

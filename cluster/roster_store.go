@@ -17,6 +17,8 @@ var bucketRoster = []byte("roster") // voice 1, node -> notice, checksum 4
 
 // Authenticator signs for this host and checks what others signed.
 type Authenticator interface {
+	// Self is this host as its certificate names it now.
+	Self() (Signer, error)
 	// Sign asks for the message once it is settled whose it is, so that a certificate that is being replaced cannot come between.
 	Sign(message func(self Signer, credential []byte) []byte) (signature []byte, err error)
 	// Verify says who signed, by the credential that came along. It must not depend on this host's clock.

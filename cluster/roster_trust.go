@@ -17,6 +17,8 @@ func Certificates(identity func() *pki.Identity) Authenticator { return certific
 
 type certificates struct{ identity func() *pki.Identity }
 
+func (c certificates) Self() (Signer, error) { return signerOf(c.identity().Certificate.Leaf) }
+
 func (c certificates) Sign(message func(Signer, []byte) []byte) ([]byte, error) {
 	pair := c.identity().Certificate
 	key, ok := pair.PrivateKey.(ed25519.PrivateKey)
