@@ -2,6 +2,7 @@ package agent
 
 import (
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"syscall"
@@ -59,6 +60,7 @@ func TestRealReboot(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	h.removeRules()
 	h.removeBridge()
 	// A registry that is not there: nobody listens on the discard port.
 	nowhere := "server = \"http://127.0.0.1:9\"\n[host.\"http://127.0.0.1:9\"]\n"
@@ -80,5 +82,25 @@ func TestRealReboot(t *testing.T) {
 	pods := strings.Fields(h.kubectl().Run("", "get", "pods", "-o", "jsonpath={.items[*].status.containerStatuses[0].restartCount} {.items[*].status.containerStatuses[0].lastState.terminated.reason}"))
 	if strings.Join(pods, " ") != "1 1 Unknown Unknown" {
 		t.Errorf("restarts and reasons: %v", pods)
+	}
+}
+
+// removeRules removes the masquerading rules of the host's pods: a reboot leaves none.
+func (h *realHost) removeRules() {
+	h.t.Helper()
+	rules, err := exec.Command("iptables-save", "-t", "nat").Output()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	for line := range strings.Lines(string(rules)) {
+		rule, found := strings.CutPrefix(strings.TrimSpace(line), "-A POSTROUTING ")
+		if !found || !strings.Contains(rule, h.cfg.runtimeConfig(h.cfg.Logger).BridgeName()) {
+			continue
+		}
+		chain := rule[strings.LastIndexByte(rule, ' ')+1:]
+		script := "iptables -t nat -D POSTROUTING " + rule + " && iptables -t nat -F " + chain + " && iptables -t nat -X " + chain
+		if out, err := exec.Command("sh", "-c", script).CombinedOutput(); err != nil {
+			h.t.Fatalf("cannot remove a rule: %v %s", err, out)
+		}
 	}
 }

@@ -60,7 +60,7 @@ func up(ctx context.Context, p place) error {
 		fmt.Printf("A host from an earlier `make run` is still there (pid %d); this shows it again. `make stop` takes it away.\n\n", pid)
 		return show(ctx, p)
 	}
-	if err := os.RemoveAll(p.dir); err != nil {
+	if err := errors.Join(p.unmount(), os.RemoveAll(p.dir)); err != nil {
 		return fmt.Errorf("cannot remove what an earlier run left: %w", err)
 	}
 	if err := os.MkdirAll(p.dir, 0o700); err != nil {

@@ -53,7 +53,21 @@ func serve(ctx context.Context, p place) (err error) {
 	if err := p.configure(containerd.Address); err != nil {
 		return err
 	}
-	return errors.Join(p.agent(ctx), p.removeBridge())
+	if err := p.removeBridge(); err != nil { // of an earlier run that was killed; its addresses may be others
+		return err
+	}
+	return errors.Join(p.agent(ctx), p.removeBridge(), p.unmount())
+}
+
+// unmount removes the file system that the agent keeps the pods' mounts in, and what a killed one left in it.
+func (p place) unmount() error {
+	var errs []error
+	for _, m := range runtimetest.Mounts(p.runDir()) {
+		if err := syscall.Unmount(m, syscall.MNT_DETACH); err != nil {
+			errs = append(errs, fmt.Errorf("cannot unmount %s: %w", m, err))
+		}
+	}
+	return errors.Join(errs...)
 }
 
 // agent runs picketd until ctx ends, as systemd would: one that ends by itself is started again. Three that end at once are given up.
