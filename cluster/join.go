@@ -22,6 +22,8 @@ type Resolver interface {
 const (
 	// joinAtOnce is how many hosts are called in one round: each call exchanges the state of the whole fleet.
 	joinAtOnce = 3
+	// lookAround is in how many rounds after the start a host compares with one that is there, besides.
+	lookAround = 4
 	// resolveTimeout bounds the look-ups of a round.
 	resolveTimeout = 2 * time.Second
 	// maxPlaces bounds what a file or a name may bring.
@@ -134,18 +136,18 @@ func (m *Membership) resolve(ctx context.Context, place string) ([]netip.AddrPor
 // rejoin looks for missing hosts for ever. Without it a split never heals: after half a minute each side has forgotten the other.
 func (m *Membership) rejoin() {
 	wait := m.profile.rejoinEvery / 8
-	for {
+	for rounds := 0; ; rounds++ {
 		select {
 		case <-m.ctx.Done():
 			return
 		case <-time.After(wait/2 + rand.N(wait/2+1)):
 		}
-		m.round()
+		m.round(rounds < lookAround)
 		wait = m.profile.rejoinEvery
 	}
 }
 
-func (m *Membership) round() {
+func (m *Membership) round(young bool) {
 	m.saveAddresses()
 	m.reap()
 	if err := m.settle(); err != nil {
@@ -156,8 +158,9 @@ func (m *Membership) round() {
 	for _, addr := range targets[:min(len(targets), joinAtOnce)] {
 		m.call(addr)
 	}
-	if m.inConflict() {
-		for _, addr := range m.others() { // push/pull is the only way to hear that the conflict is over
+	// Hosts that join at one time may miss each other's news, and push/pull is the only way to hear that a conflict is over.
+	if young || m.inConflict() {
+		for _, addr := range m.others() {
 			m.call(addr)
 			break
 		}
