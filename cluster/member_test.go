@@ -206,7 +206,8 @@ func TestTrap4KeysRotateWithAHostOffline(t *testing.T) {
 			t.Fatal(err)
 		}
 		f.within(30*time.Second, "it is back with both keys", func() bool { return agree(hosts...) })
-		f.within(time.Minute, "its order of keys is seen", func() bool {
+		// The notice may go out while a refutation of its death replaces it; then only a push/pull brings it, every 30 s with any host.
+		f.within(10*time.Minute, "its order of keys is seen", func() bool {
 			m := online[0].member(offline.name)
 			return len(m.Keys) == 2 && m.Keys[0] != online[0].m.Stats().KeyFingerprints[0]
 		})
