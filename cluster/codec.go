@@ -1,6 +1,7 @@
 package cluster
 
 import (
+	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -10,12 +11,13 @@ import (
 
 // An object on disk and on the wire is a record, bound to its key by checksums:
 //
-//	format 1 | flags 1 | generation 8 | birth 8 | hash 32 | headSum 4 | author, origin, time, content 32, past, body | sum 4
+//	format 1 | flags 1 | generation 8 | birth 8 | hash 32 | headSum 4 | author, origin, time, content 32, past, body | credential, signature | sum 4
 //
 // The head, up to headSum, is the same in every format there will be: it tells the version of what cannot be read otherwise.
-// Numbers are big endian; what varies in length has its length before it.
+// Numbers are big endian; what varies in length has its length before it. What is signed is all before the credential. Format 1 had
+// neither credential nor signature.
 const (
-	recordFormat = 1
+	recordFormat = 2
 	headLength   = 1 + 1 + 8 + 8 + 32
 	sumLength    = 4
 
@@ -39,7 +41,25 @@ func recordSum(key string, b []byte) uint32 {
 
 // encode makes the record of an object. Equal objects have equal records.
 func encode(o Object) []byte {
-	b := make([]byte, 0, headLength+2*sumLength+len(o.Author)+len(o.Origin)+(1+len(o.Past))*len(o.Version.Hash)+len(o.Body)+5*binary.MaxVarintLen64)
+	b := o.appendClaim(make([]byte, 0, headLength+2*sumLength+len(o.Author)+len(o.Origin)+(1+len(o.Past))*len(o.Version.Hash)+
+		len(o.Body)+len(o.Credential)+len(o.Signature)+7*binary.MaxVarintLen64))
+	b = appendBytes(b, o.Credential)
+	b = appendBytes(b, o.Signature)
+	return binary.BigEndian.AppendUint32(b, recordSum(o.Key, b))
+}
+
+const signedObject = "picket object\x00"
+
+// signedPart is what an object's signature is of. The fleet's name keeps objects out of another fleet with the same authority.
+func (o Object) signedPart(fleet string) []byte {
+	b := appendBytes([]byte(signedObject), fleet)
+	b = appendBytes(b, o.Key)
+	return o.appendClaim(b)
+}
+
+// appendClaim is all that the origin says; b may hold something else before it.
+func (o Object) appendClaim(b []byte) []byte {
+	start := len(b)
 	var flags byte
 	if o.Deleted {
 		flags |= flagDeleted
@@ -48,7 +68,7 @@ func encode(o Object) []byte {
 	b = binary.BigEndian.AppendUint64(b, o.Version.Generation)
 	b = binary.BigEndian.AppendUint64(b, o.Birth)
 	b = append(b, o.Version.Hash[:]...)
-	b = binary.BigEndian.AppendUint32(b, recordSum(o.Key, b))
+	b = binary.BigEndian.AppendUint32(b, recordSum(o.Key, b[start:]))
 	b = appendBytes(b, o.Author)
 	b = appendBytes(b, o.Origin)
 	b = binary.AppendVarint(b, o.Time.UnixMilli())
@@ -57,8 +77,7 @@ func encode(o Object) []byte {
 	for _, hash := range o.Past {
 		b = append(b, hash[:]...)
 	}
-	b = appendBytes(b, o.Body)
-	return binary.BigEndian.AppendUint32(b, recordSum(o.Key, b))
+	return appendBytes(b, o.Body)
 }
 
 func appendBytes[T string | []byte](b []byte, v T) []byte {
@@ -100,7 +119,10 @@ func decode(key string, b []byte) (Object, error) {
 	copy(o.Content[:], r.take(uint64(len(o.Content))))
 	o.Past = r.hashes()
 	if body := r.bytes(); len(body) > 0 {
-		o.Body = append([]byte(nil), body...)
+		o.Body = bytes.Clone(body)
+	}
+	if b[0] > 1 {
+		o.Credential, o.Signature = bytes.Clone(r.bytes()), bytes.Clone(r.bytes())
 	}
 	if r.bad || len(r.rest) > 0 {
 		return Object{}, errors.New("the record's fields do not fill it")

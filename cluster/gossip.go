@@ -70,7 +70,7 @@ func (d delegate) LocalState(bool) []byte {
 	m.mu.Lock()
 	me := m.me
 	m.mu.Unlock()
-	return encodeHello(hello{node: m.config.Node, addr: me, digest: m.roster.Digest(), keys: m.keys.fingerprints()})
+	return encodeHello(hello{node: m.config.Node, addr: me, digest: m.roster.Digest(), has: m.replicaDigest(), keys: m.keys.fingerprints()})
 }
 
 func (d delegate) MergeRemoteState(b []byte, _ bool) {
@@ -171,8 +171,9 @@ func (m *Membership) tell(n Notice) {
 type hello struct {
 	node   string
 	addr   netip.AddrPort
-	digest [32]byte // of its roster
-	keys   []string // fingerprints of its gossip keys, the first encrypts
+	digest [32]byte         // of its roster
+	has    [digestSize]byte // of its replicated sets
+	keys   []string         // fingerprints of its gossip keys, the first encrypts
 }
 
 const helloFormat = 1
@@ -181,6 +182,7 @@ func encodeHello(h hello) []byte {
 	b := appendBytes([]byte{helloFormat}, h.node)
 	b = appendBytes(b, h.addr.String())
 	b = append(b, h.digest[:]...)
+	b = append(b, h.has[:]...)
 	b = binary.AppendUvarint(b, uint64(len(h.keys)))
 	for _, key := range h.keys {
 		b = appendBytes(b, key)
@@ -196,6 +198,7 @@ func decodeHello(b []byte) (hello, error) {
 	h := hello{node: string(r.bytes())}
 	addr := string(r.bytes())
 	copy(h.digest[:], r.take(uint64(len(h.digest))))
+	copy(h.has[:], r.take(uint64(len(h.has))))
 	n := r.uvarint()
 	for i := uint64(0); i < n && i < maxKeys && !r.bad; i++ {
 		h.keys = append(h.keys, string(r.bytes()))
@@ -214,6 +217,9 @@ func (m *Membership) greet(h hello) {
 	}
 	m.once.Do(func() { close(m.joined) })
 	m.compareKeys(h)
+	if c := m.comparison.Load(); c != nil && c.digest() != h.has {
+		c.differs(h.node)
+	}
 	if h.digest == m.roster.Digest() {
 		return
 	}

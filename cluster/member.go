@@ -74,16 +74,19 @@ type Membership struct {
 	loops sync.WaitGroup
 	calls errgroup.Group
 
-	meta    atomic.Pointer[[]byte]
-	inbox   chan []byte
-	bulk    chan []byte
-	events  chan any
-	user    chan []byte
-	changes chan struct{}
-	joined  chan struct{}
+	meta atomic.Pointer[[]byte]
+	// comparison is of what is replicated; nil while nothing is.
+	comparison atomic.Pointer[comparison]
+	inbox      chan []byte
+	bulk       chan []byte
+	events     chan any
+	user       chan []byte
+	changes    chan struct{}
+	joined     chan struct{}
 
 	leaving atomic.Bool
-	once    sync.Once // of joined
+	epoch   atomic.Uint64 // counts changes
+	once    sync.Once     // of joined
 
 	raising  sync.Mutex // held while this host's own word changes; taken before mu
 	declared declared
@@ -236,8 +239,45 @@ func (m *Membership) alive() int {
 	return n
 }
 
+// comparison is how a push/pull finds out that another host has something else.
+type comparison struct {
+	digest  func() [digestSize]byte
+	differs func(node string) // must not block
+}
+
+func (m *Membership) compareBy(digest func() [digestSize]byte, differs func(node string)) {
+	m.comparison.Store(&comparison{digest: digest, differs: differs})
+}
+
+func (m *Membership) replicaDigest() (d [digestSize]byte) {
+	if c := m.comparison.Load(); c != nil {
+		d = c.digest()
+	}
+	return d
+}
+
+// hears says whether a host is alive.
+func (m *Membership) hears(node string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.peers[node]
+	return p != nil && p.alive
+}
+
+// API is where a host's API is, as it said by gossip; false when it was not heard.
+func (m *Membership) API(node string) (string, bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	p := m.peers[node]
+	if p == nil || p.meta.api == "" {
+		return "", false
+	}
+	return p.meta.api, true
+}
+
 // changed tells the agent to take a Snapshot, if it has not been told since the last one.
 func (m *Membership) changed() {
+	m.epoch.Add(1)
 	select {
 	case m.changes <- struct{}{}:
 	default:

@@ -4,6 +4,9 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
+	"strings"
 )
 
 // maxAhead is how far a generation from elsewhere may be above the known one. A host with a broken or hostile counter could
@@ -12,30 +15,63 @@ const maxAhead = 1 << 32
 
 // Merge takes in an object as another host has it: the higher version stays. Whatever the order in which hosts merge the same
 // objects, and however often, they end up with the same one. It is durable when Merge returns; only a change is worth telling
-// others. The object's Body and Past must not be changed any more.
+// others. The object's Body and Past must not be changed any more. Who signed the object is not looked at: see Seal.
 //
 // In place of a damaged record it takes any version that is not lower than what is known of the record.
 func (s *Store) Merge(o Object) (changed bool, err error) {
-	o.Time = displayTime(o.Time)
-	if err := checkMerged(o); err != nil {
-		return false, fmt.Errorf("cannot merge object %q: %w", o.Key, err)
-	}
+	stored, refused, err := s.MergeAll([]Object{o})
+	return len(stored) > 0, errors.Join(err, errors.Join(refused...))
+}
+
+// MergeAll merges objects with one write to disk. stored are those that changed something; refused says which of them no Store can
+// have made. After err nothing has changed.
+func (s *Store) MergeAll(objects []Object) (stored []Object, refused []error, err error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
-	known, _ := s.known(o.Key)
-	if ahead := o.Version.Generation - known.version.Generation; o.Version.Generation > known.version.Generation && ahead > maxAhead {
-		return false, fmt.Errorf("cannot merge object %q: generation %d is more than 2^32 above %d, which is known", o.Key, o.Version.Generation, known.version.Generation)
+	merged := map[string]Object{} // a key may come more than once
+	var overwrites []Overwrite
+	for _, o := range objects {
+		o.Time = displayTime(o.Time)
+		current, exists := merged[o.Key]
+		if !exists {
+			current, exists = s.Get(o.Key)
+		}
+		added, err := s.beats(o, current, exists)
+		switch {
+		case err != nil:
+			refused = append(refused, fmt.Errorf("cannot merge object %q: %w", o.Key, err))
+			continue
+		case exists && added && unaware(o, current):
+			overwrites = append(overwrites, Overwrite{Winner: o, Loser: current})
+		case exists && !added && unaware(current, o):
+			overwrites = append(overwrites, Overwrite{Winner: current, Loser: o})
+		}
+		if added {
+			merged[o.Key] = o
+		}
 	}
-	if current, ok := s.Get(o.Key); ok && !wins(o, current) {
-		return false, nil
+	stored = slices.SortedFunc(maps.Values(merged), func(a, b Object) int { return strings.Compare(a.Key, b.Key) })
+	if err := s.commit(stored); err != nil {
+		return nil, refused, err
 	}
-	if d, ok := s.damaged[o.Key]; ok && d.head != nil && o.Version.Compare(d.head.version) < 0 {
-		return false, nil
-	}
-	if err := s.commit([]Object{o}); err != nil {
+	s.news.add(stored, overwrites)
+	return stored, refused, nil
+}
+
+// beats says whether o takes the place of what is there. The writing lock is held.
+func (s *Store) beats(o, current Object, exists bool) (bool, error) {
+	if err := checkMerged(o); err != nil {
 		return false, err
 	}
-	return true, nil
+	known, _ := s.known(o.Key)
+	if ahead := o.Version.Generation - known.version.Generation; o.Version.Generation > known.version.Generation && ahead > maxAhead {
+		return false, fmt.Errorf("generation %d is more than 2^32 above %d, which is known", o.Version.Generation, known.version.Generation)
+	}
+	if exists {
+		return wins(o, current), nil
+	}
+	d, ok := s.damaged[o.Key]
+	return !ok || d.head == nil || o.Version.Compare(d.head.version) >= 0, nil
 }
 
 // wins is a total order of objects of one key. Two hosts that write the same content at once make one version, but author,
@@ -58,6 +94,8 @@ func checkMerged(o Object) error {
 		return fmt.Errorf("it was born in generation %d and has generation %d", o.Birth, o.Version.Generation)
 	case o.Deleted && (len(o.Body) > 0 || o.Version.Hash != [32]byte{} || o.Content != [32]byte{}):
 		return errors.New("it is deleted but has content")
+	case len(o.Body) > MaxBody:
+		return &TooLargeError{Key: o.Key, Size: len(o.Body)}
 	case len(o.Past) > maxPast:
 		return fmt.Errorf("it remembers %d earlier contents; %d is the most", len(o.Past), maxPast)
 	}

@@ -61,3 +61,9 @@ func signerOf(cert *x509.Certificate) (Signer, error) {
 		Fingerprint: sha256.Sum256(cert.Raw), Issued: cert.NotBefore.Unix(),
 	}, nil
 }
+
+// credential is what a host's own notice was signed with: its certificate.
+func (r *Roster) credential(node string) ([]byte, bool) {
+	own := r.word(node)[voiceSelf]
+	return own.Credential, own.Entry > 0
+}

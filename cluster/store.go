@@ -31,6 +31,7 @@ type Store struct {
 	path   string // of db, which forgets it when it is closed
 	origin string
 	now    func() time.Time
+	seal   *Seal // nil: nothing is signed, and nothing can be replicated
 
 	writing sync.Mutex   // held for a whole write; taken before mu
 	mu      sync.RWMutex // guards what follows
@@ -39,6 +40,8 @@ type Store struct {
 	// floor is a generation that no object can be above whose record, and maybe key, cannot be read at all; mostly 0.
 	floor      uint64
 	incomplete error // what the census says
+	sketch     *sketch
+	news       news
 }
 
 // damage is a record that cannot be read. It stays on disk, untouched, until its key is written again.
@@ -50,7 +53,7 @@ type damage struct {
 // OpenStore reads all objects into memory. Records that cannot be read do not fail it: see Damaged. origin is this node's name,
 // the mark of writes made here.
 func OpenStore(db *bbolt.DB, origin string, now func() time.Time) (*Store, error) {
-	s := &Store{db: db, path: db.Path(), origin: origin, now: now, objects: map[string]Object{}, damaged: map[string]damage{}}
+	s := &Store{db: db, path: db.Path(), origin: origin, now: now, objects: map[string]Object{}, damaged: map[string]damage{}, sketch: newSketch(), news: newNews()}
 	err := db.Update(func(tx *bbolt.Tx) error {
 		objects, err := tx.CreateBucketIfNotExists(bucketObjects)
 		if err != nil {
@@ -79,6 +82,7 @@ func (s *Store) load(k, v []byte) error {
 	o, err := decode(key, v)
 	if err == nil {
 		s.objects[key] = o
+		s.sketch.add(key, imprintOf(o))
 		return nil
 	}
 	d := damage{err: fmt.Errorf("object %q in %s: %w", key, s.path, err)}
@@ -119,8 +123,8 @@ func (s *Store) Damaged() []error {
 }
 
 // PutAll makes the writes durable, all or none, and returns what is stored, in the writes' order. Every write makes a new
-// generation, also one that changes nothing: whether it is worth one is for the caller to say. After an error nothing has
-// changed for readers; whether a failing disk kept the writes shows at the next start, as it does after a crash.
+// generation, also one that changes nothing: whether it is worth one is for the caller to say. The error is a TooLargeError or a
+// NotPermittedError when the writes cannot be taken. After an error nothing has changed for readers; whether a failing disk kept the writes shows at the next start, as it does after a crash.
 func (s *Store) PutAll(writes []Write) ([]Object, error) {
 	s.writing.Lock()
 	defer s.writing.Unlock()
@@ -136,6 +140,12 @@ func (s *Store) PutAll(writes []Write) ([]Object, error) {
 		}
 		o := next(previous, contents, w)
 		o.Origin, o.Time = s.origin, displayTime(s.now())
+		if len(o.Body) > MaxBody {
+			return nil, &TooLargeError{Key: o.Key, Size: len(o.Body)}
+		}
+		if err := s.seal.sign(&o); err != nil {
+			return nil, err
+		}
 		written[w.Key] = o
 		stored = append(stored, o)
 	}
@@ -187,7 +197,11 @@ func (s *Store) commit(objects []Object) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range objects {
+		if old, ok := s.objects[o.Key]; ok {
+			s.sketch.remove(o.Key, imprintOf(old))
+		}
 		s.objects[o.Key] = o
+		s.sketch.add(o.Key, imprintOf(o))
 		delete(s.damaged, o.Key)
 	}
 	return nil

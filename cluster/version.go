@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"cmp"
+	"fmt"
 	"time"
 )
 
@@ -38,4 +39,21 @@ type Object struct {
 	Author string    // who wrote: certificate name, "file:/etc/picket/manifests.d/web.yaml", ...
 	Origin string    // node that took the write
 	Time   time.Time // for display only; nothing is ordered by it
+
+	// Credential and Signature are the origin's: of everything above, the key and the fleet's name. No relay can alter an object.
+	Credential []byte
+	Signature  []byte
+}
+
+// MaxBody is how large the body of an object may be, in bytes.
+const MaxBody = 4 << 20
+
+// TooLargeError is an object that is over MaxBody.
+type TooLargeError struct {
+	Key  string
+	Size int
+}
+
+func (e *TooLargeError) Error() string {
+	return fmt.Sprintf("%s has %d bytes with its history; the limit is %d", e.Key, e.Size, MaxBody)
 }
