@@ -10,16 +10,14 @@ import (
 // AnnotationPaused, when "true", keeps an update from taking healthy pods down.
 const AnnotationPaused = "picket.io/paused"
 
-const pausedReason = "the update is paused by the annotation " + AnnotationPaused
-
 // mayTakeDown answers the one question of a rolling update: may this host, whose pod of an older revision is available, start
-// to replace it now? When not, the reason is for people. One host need not wait for others; the rule of ROLLOUT.md, which
+// to replace it now? When not, it says why. One host need not wait for others; the rule of ROLLOUT.md, which
 // reads the other hosts' statuses in the view, belongs here and nowhere else.
-func mayTakeDown(v View) (ok bool, reason string) {
+func mayTakeDown(v View) (ok bool, why because) {
 	if paused(v.DaemonSet) {
-		return false, pausedReason
+		return false, because{code: CodePaused}
 	}
-	return true, ""
+	return true, because{}
 }
 
 // paused is strict about the value so that "false" means what it says.

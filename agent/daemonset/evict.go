@@ -1,7 +1,6 @@
 package daemonset
 
 import (
-	"fmt"
 	"slices"
 	"time"
 
@@ -11,7 +10,7 @@ import (
 // evictions is what the NoExecute taints that are tolerated for a while only come to.
 type evictions struct {
 	timers map[string]Eviction // to be kept; nil when there are none
-	reason string              // why the pod must go or stay away; "" when it may run
+	reason because             // why the pod must go or stay away; zero when it may run
 	next   time.Time           // when the next timer runs out; zero: none runs
 }
 
@@ -38,8 +37,8 @@ func evict(placed bool, taints []corev1.Taint, tolerations []corev1.Toleration, 
 			out.next = earliest(out.next, end)
 		} else {
 			timer.Evicted = true
-			if out.reason == "" {
-				out.reason = fmt.Sprintf("taint %s is tolerated for %s only; the pod stays away until the taint is removed", key, limit)
+			if out.reason.code == CodeNone {
+				out.reason = because{code: CodeEvicted, detail: key, more: limit.String()}
 			}
 		}
 		if out.timers == nil {

@@ -19,17 +19,23 @@ var silent klog.Logger
 // tolerated for a while only is Plan's business: it needs memory and a clock.
 func Place(ds *appsv1.DaemonSet, node *corev1.Node) Placement {
 	spec := &ds.Spec.Template.Spec
-	if reason := mismatch(spec, node); reason != "" {
-		return Placement{Reason: reason}
+	if why := mismatch(spec, node); why.code != CodeNone {
+		return notPlaced(why)
 	}
 	tolerations := Tolerations(spec)
 	if taint, found := untolerated(node, tolerations, corev1.TaintEffectNoExecute); found {
-		return Placement{Reason: fmt.Sprintf("taint %s is not tolerated", taint.ToString())}
+		return notPlaced(because{code: CodeTaint, detail: taint.ToString()})
 	}
 	if taint, found := untolerated(node, tolerations, corev1.TaintEffectNoSchedule); found {
-		return Placement{ShouldContinue: true, Reason: fmt.Sprintf("taint %s is not tolerated", taint.ToString())}
+		p := notPlaced(because{code: CodeTaint, detail: taint.ToString()})
+		p.ShouldContinue = true
+		return p
 	}
 	return Placement{ShouldRun: true, ShouldContinue: true}
+}
+
+func notPlaced(why because) Placement {
+	return Placement{Reason: words{because: why}.text(), because: why}
 }
 
 // untolerated is the node's first taint of this effect that nothing tolerates.
@@ -38,27 +44,27 @@ func untolerated(node *corev1.Node, tolerations []corev1.Toleration, effect core
 	return corev1helpers.FindMatchingUntoleratedTaint(silent, node.Spec.Taints, tolerations, ofEffect, true)
 }
 
-// mismatch says why the pod's own wishes (nodeName, os, nodeSelector, required affinity) exclude the node; "" when they do not.
-func mismatch(spec *corev1.PodSpec, node *corev1.Node) string {
+// mismatch says why the pod's own wishes (nodeName, os, nodeSelector, required affinity) exclude the node; zero when they do not.
+func mismatch(spec *corev1.PodSpec, node *corev1.Node) because {
 	if spec.NodeName != "" && spec.NodeName != node.Name {
-		return fmt.Sprintf("spec.nodeName asks for %s", spec.NodeName)
+		return because{code: CodeNodeName, detail: spec.NodeName}
 	}
 	// A kubelet would refuse such a pod after it was placed; here it is not placed at all.
 	if os := node.Labels[corev1.LabelOSStable]; spec.OS != nil && os != "" && string(spec.OS.Name) != os {
-		return fmt.Sprintf("spec.os.name asks for %s, the host runs %s", spec.OS.Name, os)
+		return because{code: CodeOS, detail: string(spec.OS.Name), more: os}
 	}
 	ok, err := nodeaffinity.NewRequiredNodeAffinity(spec.NodeSelector, spec.Affinity).Match(node)
 	if ok {
-		return ""
+		return because{}
 	}
 	if missing := missingLabels(spec.NodeSelector, node.Labels); missing != "" {
-		return fmt.Sprintf("node selector %s does not match", missing)
+		return because{code: CodeNodeSelector, detail: missing}
 	}
 	if err != nil {
-		return fmt.Sprintf("required node affinity cannot be read: %v", err)
+		return because{code: CodeAffinityUnreadable, detail: err.Error()}
 	}
-	return fmt.Sprintf("required node affinity does not match: %s",
-		describeTerms(spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms))
+	terms := spec.Affinity.NodeAffinity.RequiredDuringSchedulingIgnoredDuringExecution.NodeSelectorTerms
+	return because{code: CodeAffinity, detail: describeTerms(terms)}
 }
 
 // missingLabels lists the pairs of selector that labels does not have, sorted.

@@ -112,8 +112,8 @@ func TestNodeShouldRunDaemonPod(t *testing.T) {
 			if c.ds != nil {
 				c.ds(ds)
 			}
-			if got, want := Place(ds, node), (Placement{c.run, c.stay, c.reason}); got != want {
-				t.Errorf("got %+v\nwant %+v", got, want)
+			if got := Place(ds, node); got.ShouldRun != c.run || got.ShouldContinue != c.stay || got.Reason != c.reason {
+				t.Errorf("got %+v\nwant %+v", got, c)
 			}
 		})
 	}

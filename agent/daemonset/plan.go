@@ -15,7 +15,7 @@ import (
 func Plan(v View, self Self, o Observed, now time.Time) Decision {
 	p := planner{view: v, self: self, now: now, pods: oldestFirst(o.Pods), condemned: map[string]bool{}}
 	if v.DaemonSet == nil {
-		p.Placement.Reason = "the DaemonSet was deleted"
+		p.Placement = notPlaced(because{code: CodeDeleted})
 		p.deleteAll(ReasonDelete)
 		p.Status = p.status()
 		return p.Decision
@@ -26,7 +26,7 @@ func Plan(v View, self Self, o Observed, now time.Time) Decision {
 	case !p.Placement.ShouldContinue:
 		p.deleteAll(eventReason)
 	case v.Revision == "":
-		p.blocked = "the DaemonSet has no revision history" // nothing can be made, and nothing that runs is known to be old
+		p.blocked = because{code: CodeNoRevision} // nothing can be made, and nothing that runs is known to be old
 	case p.Placement.ShouldRun && len(p.pods) == 0:
 		p.create("no pod runs here")
 	default:
@@ -45,7 +45,7 @@ type planner struct {
 	pods []Pod // oldest first
 
 	condemned map[string]bool // uids that Actions delete
-	blocked   string          // why an older revision's pod is not replaced
+	blocked   because         // why an older revision's pod is not replaced
 }
 
 // oldestFirst orders pods as Kubernetes' podByCreationTimestamp does.
@@ -62,8 +62,8 @@ func (p *planner) place(before map[string]Eviction) string {
 	tolerations := Tolerations(spec)
 	timed := evict(p.Placement.ShouldContinue, node.Spec.Taints, tolerations, before, p.now)
 	p.Evictions = timed.timers
-	if p.Placement.ShouldContinue && timed.reason != "" {
-		p.Placement = Placement{Reason: timed.reason}
+	if p.Placement.ShouldContinue && timed.reason.code != CodeNone {
+		p.Placement = notPlaced(timed.reason)
 		return ReasonEviction
 	}
 	p.wake(timed.next)
@@ -145,9 +145,9 @@ func (p *planner) prunePair(live []Pod) {
 		p.delete(oldPod, ReasonUpdate, fmt.Sprintf("pod %s of revision %s is not ready and pod %s of revision %s takes its place",
 			oldPod.Name, oldPod.Revision, newPod.Name, newPod.Revision))
 	case !p.available(newPod):
-		p.blocked = fmt.Sprintf("waiting for pod %s of revision %s to become available", newPod.Name, newPod.Revision)
+		p.blocked = because{code: CodeSurging, detail: newPod.Revision, more: newPod.Name}
 	case paused(p.view.DaemonSet):
-		p.blocked = pausedReason
+		p.blocked = because{code: CodePaused}
 	default:
 		p.delete(oldPod, ReasonUpdate, fmt.Sprintf("pod %s of revision %s is available and replaces pod %s of revision %s",
 			newPod.Name, newPod.Revision, oldPod.Name, oldPod.Revision))
@@ -157,14 +157,14 @@ func (p *planner) prunePair(live []Pod) {
 // replace is the turn of this host in an update: old is its one live pod, of an older revision.
 func (p *planner) replace(old Pod, surging bool) {
 	if onDelete(p.view.DaemonSet) {
-		p.blocked = "the update strategy is OnDelete: the pod is replaced when it is deleted"
+		p.blocked = because{code: CodeOnDelete}
 		return
 	}
 	why := fmt.Sprintf("pod %s of revision %s is not available and is replaced by revision %s at once", old.Name, old.Revision, p.view.Revision)
 	if p.available(old) {
 		// Only taking a healthy pod down needs leave.
-		if ok, reason := mayTakeDown(p.view); !ok {
-			p.blocked = reason
+		if ok, why := mayTakeDown(p.view); !ok {
+			p.blocked = why
 			return
 		}
 		why = fmt.Sprintf("revision %s replaces pod %s of revision %s", p.view.Revision, old.Name, old.Revision)
@@ -175,7 +175,7 @@ func (p *planner) replace(old Pod, surging bool) {
 	case p.room():
 		p.create(why)
 	default:
-		p.blocked = "waiting for the other pods of this host to be gone"
+		p.blocked = because{code: CodeOthersHere}
 	}
 }
 

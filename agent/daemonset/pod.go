@@ -48,6 +48,15 @@ func NewPod(ds *appsv1.DaemonSet, rev *appsv1.ControllerRevision, node *corev1.N
 	return pod, nil
 }
 
+// PodName is the name of the pod with this uid, as NewPod gives it; "" when uid is no UUID.
+func PodName(daemonSet string, uid types.UID) string {
+	id, err := uuid.Parse(string(uid))
+	if err != nil {
+		return ""
+	}
+	return podName(daemonSet, id)
+}
+
 // podName is "<daemonset>-" and five characters of Kubernetes' vowel-free alphabet, taken from the pod's uid.
 func podName(daemonSet string, id uuid.UUID) string {
 	prefix := daemonSet + "-"

@@ -14,22 +14,26 @@ import (
 // allowedImports is everything the core may see. Nothing on it does I/O; where a package has more than the core should use,
 // only the listed names of it are allowed.
 var allowedImports = map[string][]string{
-	"bytes":    nil,
-	"cmp":      nil,
-	"fmt":      {"Sprintf", "Sprint", "Errorf"},
-	"hash/fnv": nil,
-	"maps":     {"Clone"}, // not Keys or Values: their order is random
-	"slices":   nil,
-	"strconv":  nil,
-	"strings":  nil,
-	"time":     {"Time", "Duration", "Second", "Minute", "RFC3339"},
+	"bytes":           nil,
+	"cmp":             nil,
+	"encoding/binary": nil,
+	"errors":          nil,
+	"fmt":             {"Sprintf", "Sprint", "Errorf"},
+	"hash/fnv":        nil,
+	"maps":            {"Clone"}, // not Keys or Values: their order is random
+	"math":            nil,
+	"net/netip":       nil,
+	"slices":          nil,
+	"strconv":         nil,
+	"strings":         nil,
+	"time":            {"Time", "Duration", "Second", "Minute", "RFC3339", "Unix"},
 
-	"github.com/google/uuid": {"UUID", "NewSHA1", "NameSpaceDNS"},
+	"github.com/google/uuid": {"UUID", "NewSHA1", "NameSpaceDNS", "Parse"},
 
 	"k8s.io/api/apps/v1":                                      nil,
 	"k8s.io/api/core/v1":                                      nil,
 	"k8s.io/apimachinery/pkg/api/equality":                    nil,
-	"k8s.io/apimachinery/pkg/apis/meta/v1":                    {"ObjectMeta", "OwnerReference", "NewControllerRef", "NewTime", "ObjectNameField"},
+	"k8s.io/apimachinery/pkg/apis/meta/v1":                    {"ObjectMeta", "OwnerReference", "NewControllerRef", "NewTime", "ObjectNameField", "Time"},
 	"k8s.io/apimachinery/pkg/runtime":                         {"RawExtension"},
 	"k8s.io/apimachinery/pkg/types":                           nil,
 	"k8s.io/apimachinery/pkg/util/intstr":                     nil,

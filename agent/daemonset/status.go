@@ -1,35 +1,77 @@
 package daemonset
 
 import (
-	"fmt"
+	"net/netip"
 	"slices"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // status is this host's word on the DaemonSet, with the decision already taken into account: a pod that is told to stop is
 // neither ready nor available, so that nobody builds on it.
 func (p *planner) status() Status {
-	s := Status{Node: p.self.Node.Name, Generation: p.view.Generation, Placed: p.Placement.ShouldRun, HasPod: len(p.pods) > 0}
+	s := Status{
+		Node: p.self.Node.Name, View: p.view.Digest, Generation: p.view.Generation,
+		Placed: p.Placement.ShouldRun, HasPod: len(p.pods) > 0,
+	}
 	pod, ok := p.spokesman()
 	if ok {
-		s.Revision = pod.Revision
-		s.Updated = pod.Revision == p.view.Revision
-		s.Since = pod.Created
-		if pod.UnreadySince.After(pod.Created) {
-			s.Since = pod.UnreadySince
-		}
+		p.describe(&s, pod)
 	}
-	if p.view.DaemonSet != nil && ok && !p.leaving(pod) && pod.Ready {
+	s.Updating = p.view.DaemonSet != nil && p.view.Revision != "" && p.updating() // placed or not: others wait for it either way
+	why := p.explain(s, pod)
+	s.Code, s.Detail = why.code, brief(why.detail, maxDetail)
+	s.Reason = words{because: why, status: s, pod: pod.Name}.text()
+	return s
+}
+
+// describe fills in what the status says of the pod.
+func (p *planner) describe(s *Status, pod Pod) {
+	s.Revision, s.Updated = pod.Revision, pod.Revision == p.view.Revision
+	s.PodUID, s.PodIPs, s.Phase = types.UID(pod.UID), addresses(pod.IPs), pod.Phase
+	s.Restarts, s.LastRestart, s.ReadyContainers = pod.Restarts, pod.LastRestart, pod.ReadyContainers
+	s.Created, s.Terminating = pod.Created, p.leaving(pod)
+	s.Since = pod.Created
+	switch {
+	case s.Terminating:
+		s.Since = p.stoppedAt(pod)
+	case pod.Ready && p.view.DaemonSet != nil:
 		s.Ready, s.Since = true, pod.ReadySince
 		if p.available(pod) {
 			s.Available, s.Since = true, p.availableAt(pod)
 		}
+	case pod.UnreadySince.After(pod.Created):
+		s.Since = pod.UnreadySince
 	}
-	s.Updating = p.view.DaemonSet != nil && p.view.Revision != "" && p.updating() // placed or not: others wait for it either way
-	s.Reason = p.explain(s, pod)
-	return s
+}
+
+// stoppedAt is when the pod was told to stop; now, when this decision tells it.
+func (p *planner) stoppedAt(pod Pod) time.Time {
+	switch {
+	case !pod.Terminating:
+		return p.now
+	case pod.StoppedAt.After(pod.Created):
+		return pod.StoppedAt
+	}
+	return pod.Created
+}
+
+// addresses are a pod's IPs as a status has them: the primary one and the first of the other family, without zones.
+func addresses(list []netip.Addr) (ips [2]netip.Addr) {
+	for _, ip := range list {
+		ip = ip.Unmap().WithZone("")
+		switch {
+		case !ip.IsValid():
+		case !ips[0].IsValid():
+			ips[0] = ip
+		case !ips[1].IsValid() && ip.Is4() != ips[0].Is4():
+			ips[1] = ip
+		}
+	}
+	return ips
 }
 
 // spokesman is the pod the host is judged by: the oldest that stays, else the oldest.
@@ -57,40 +99,30 @@ func (p *planner) updating() bool {
 	return oldLeaves || (oldStays && newStays)
 }
 
-// explain says why the host is not available or not up to date; "" when it is both.
-func (p *planner) explain(s Status, pod Pod) string {
+// explain says why the host is not available or not up to date; zero when it is both.
+func (p *planner) explain(s Status, pod Pod) because {
 	switch {
 	case !s.Placed:
-		return p.Placement.Reason
-	case !s.HasPod && p.blocked != "":
-		return "no pod runs yet: " + p.blocked
+		return p.Placement.because
+	case !s.HasPod && p.blocked.code != CodeNone:
+		return p.blocked
 	case !s.HasPod:
-		return "no pod runs yet"
-	case p.leaving(pod):
-		return fmt.Sprintf("pod %s is terminating", pod.Name)
+		return because{code: CodeNoPod}
+	case s.Terminating:
+		return because{code: CodeTerminating}
 	case pod.Phase == corev1.PodFailed || pod.Phase == corev1.PodSucceeded:
-		return fmt.Sprintf("pod %s is %s, the next attempt (%d so far) is at %s",
-			pod.Name, pod.Phase, p.Failures.Count, p.Failures.until().UTC().Format(time.RFC3339))
+		return because{code: CodeFinished, detail: clock(p.Failures.until()), more: strconv.Itoa(p.Failures.Count)}
 	case !s.Ready:
-		return notReady(pod)
+		return notReadyBecause(pod.Reason)
 	case !s.Available:
-		return fmt.Sprintf("pod %s is ready and counts as available at %s (minReadySeconds %d)",
-			pod.Name, p.availableAt(pod).UTC().Format(time.RFC3339), p.view.DaemonSet.Spec.MinReadySeconds)
-	case !s.Updated && p.blocked == "":
-		return fmt.Sprintf("pod %s of the older revision %s is being replaced", pod.Name, s.Revision)
+		return because{code: CodeMinReady, detail: clock(p.availableAt(pod)), more: strconv.Itoa(int(p.view.DaemonSet.Spec.MinReadySeconds))}
+	case !s.Updated && p.blocked.code == CodeNone:
+		return because{code: CodeReplacing}
 	case !s.Updated:
-		return fmt.Sprintf("pod %s runs the older revision %s: %s", pod.Name, s.Revision, p.blocked)
+		return p.blocked
 	}
-	return ""
+	return because{}
 }
 
-func notReady(pod Pod) string {
-	state := "is not ready"
-	if pod.Phase == corev1.PodPending {
-		state = "is pending"
-	}
-	if pod.Reason != "" {
-		return fmt.Sprintf("pod %s %s: %s", pod.Name, state, pod.Reason)
-	}
-	return fmt.Sprintf("pod %s %s", pod.Name, state)
-}
+// clock is a time as it stands in reasons.
+func clock(t time.Time) string { return t.UTC().Format(time.RFC3339) }

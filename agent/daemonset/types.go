@@ -1,10 +1,12 @@
 package daemonset
 
 import (
+	"net/netip"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
 )
 
 // View is what this host knows of one DaemonSet: the same on every host that has heard everything.
@@ -17,6 +19,8 @@ type View struct {
 	// Revision is the hash of the current revision (RevisionHash of the last of the DaemonSet's history, see NextHistory);
 	// "" when there is none, and then nothing is started or replaced.
 	Revision string
+	// Digest names this view; a status that was said under it carries it (ROLLOUT.md). The caller computes it, nothing here reads it.
+	Digest [16]byte
 }
 
 // Self is this host.
@@ -48,8 +52,18 @@ type Pod struct {
 	Created      time.Time
 	// Terminating: it was told to stop and is not gone yet. The caller sets it as soon as it has taken a Delete.
 	Terminating bool
-	// Reason is why the pod is not ready, as kubectl shows it ("CrashLoopBackOff"); may be empty.
+	// StoppedAt is when it was told; may be zero.
+	StoppedAt time.Time
+	// Reason is why the pod is not ready, as kubectl shows it, with what is known of it after ": " ("CrashLoopBackOff: back-off 10s
+	// ..."); may be empty.
 	Reason string
+	// IPs are the pod's own addresses; none with hostNetwork, for those are known to be the host's.
+	IPs []netip.Addr
+	// Restarts is the sum over the containers, LastRestart when the newest ended attempt did so; zero when none has ended.
+	Restarts    int32
+	LastRestart time.Time
+	// ReadyContainers has bit i set while the template's container i is ready; there is no bit for those beyond the sixteenth.
+	ReadyContainers uint16
 }
 
 // Failures is the create back-off of SEMANTICS.md 8: Count failed pods of Generation were removed, the last one at Last. It is
@@ -103,19 +117,46 @@ type Placement struct {
 	ShouldRun      bool
 	ShouldContinue bool
 	Reason         string // "node selector disktype=ssd does not match", "taint dedicated=gpu:NoSchedule is not tolerated", ...
+
+	because because // what Reason says
 }
 
-// Status is a node's word on one DaemonSet (ROLLOUT.md, Status); the fleet's status is the sum over nodes (see Sum).
+// Status is a node's word on one DaemonSet (ROLLOUT.md, Status); the fleet's status is the sum over nodes (see Sum). What Encode
+// and DecodeStatus leave out is marked so. Everything of the pod is of the oldest one that is not on its way out, else of the oldest.
 type Status struct {
-	Node       string
+	Node       string // not encoded: what carries a status names the node and is signed by it
+	View       [16]byte
 	Generation int64
 	Placed     bool
-	HasPod     bool
-	Revision   string // of the oldest pod that is not on its way out, else of the oldest
-	Ready      bool   // never while the pod is told to stop
-	Available  bool
-	Updated    bool      // Revision was the current one in the view that this was said of
-	Updating   bool      // a pod of an older revision is on its way out, or a newer one runs beside it
-	Reason     string    // why not available or not updated, for people
-	Since      time.Time // when what this says began, as far as the pod tells
+
+	HasPod    bool
+	Ready     bool // never while the pod is told to stop
+	Available bool
+	Updated   bool // Revision was the current one in the view that this was said of
+	Updating  bool // a pod of an older revision is on its way out, or a newer one runs beside it
+	// Terminating: the pod is on its way out, since Since.
+	Terminating bool
+	Phase       corev1.PodPhase
+	Revision    string
+	PodUID      types.UID // a UUID; the pod's name follows from it, see PodName
+	// PodIPs are the pod's own addresses, the primary one first, at most one of a family. With hostNetwork there are none.
+	PodIPs          [2]netip.Addr
+	Restarts        int32
+	LastRestart     time.Time
+	ReadyContainers uint16 // see Pod
+	Created         time.Time
+
+	Code   Code      // why not available or not updated
+	Detail string    // what Code is about, cut to maxDetail bytes: a taint, a label, a time
+	Reason string    // the same for people, in full; not encoded, see Explain
+	Since  time.Time // when what this says began, as far as the pod tells
+
+	// What the reader of another host's word knows of that host, not encoded.
+
+	// Silent says why the word is not to be relied on ("no word from it since 12:03:10"), SilentSince from when on: the host has
+	// failed. Its pod is taken neither for ready nor for available.
+	Silent      string
+	SilentSince time.Time
+	// Unheard: the host has not told of the DaemonSet's present generation. The rest is its last word; nothing when it never spoke.
+	Unheard bool
 }
