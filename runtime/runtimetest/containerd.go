@@ -8,7 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
-	goruntime "runtime"
 	"slices"
 	"strings"
 	"syscall"
@@ -30,6 +29,8 @@ const (
 // maxSocketPath is what a unix socket's address holds.
 const maxSocketPath = 107
 
+const socketName = "c.sock"
+
 // Containerd is a containerd of one's own: root, state, socket and configuration are in Dir, the CRI plugin is off.
 // Its methods may not be called from several goroutines at once.
 type Containerd struct {
@@ -37,8 +38,9 @@ type Containerd struct {
 	Address string // of its socket
 
 	binary  string
+	network string // the network namespace it is in, "" for ours
 	cmd     *exec.Cmd
-	exited  chan struct{}   // closed when the process has ended
+	exited  <-chan struct{} // closed when the process has ended
 	cgroups map[string]bool // parents of containers' cgroups that were seen
 	lock    *os.File        // of a temporary directory
 }
@@ -85,7 +87,10 @@ func StartTemporary(ctx context.Context) (*Containerd, error) {
 
 // Start starts a containerd whose files are in dir; what an earlier one with the same dir ran is found again. It returns when
 // containerd answers. dir must be short: a unix socket's path is.
-func Start(ctx context.Context, dir string) (*Containerd, error) {
+func Start(ctx context.Context, dir string) (*Containerd, error) { return StartIn(ctx, dir, "") }
+
+// StartIn is Start in the network namespace mounted at a path: containers that use the host's network use that one.
+func StartIn(ctx context.Context, dir, network string) (*Containerd, error) {
 	if os.Geteuid() != 0 {
 		return nil, errors.New("containerd needs root: run as root")
 	}
@@ -93,9 +98,10 @@ func Start(ctx context.Context, dir string) (*Containerd, error) {
 	if err != nil {
 		return nil, fmt.Errorf("cannot resolve containerd's directory: %w", err)
 	}
-	c := &Containerd{Dir: dir, Address: filepath.Join(dir, "c.sock"), cgroups: map[string]bool{}}
+	c := Leftover(dir)
+	c.network = network
 	if longest := c.Address + ".ttrpc"; len(longest) > maxSocketPath {
-		return nil, fmt.Errorf("containerd's directory %s is too long for a unix socket: %d bytes are left for it", dir, maxSocketPath-len("/c.sock.ttrpc"))
+		return nil, fmt.Errorf("containerd's directory %s is too long for a unix socket: %d bytes are left for it", dir, maxSocketPath-len("/"+socketName+".ttrpc"))
 	}
 	if c.binary, err = findContainerd(); err != nil {
 		return nil, err
@@ -161,29 +167,12 @@ func (c *Containerd) Restart(ctx context.Context) error {
 	defer log.Close()
 	cmd := exec.Command(c.binary, "--config", filepath.Join(c.Dir, "config.toml"))
 	cmd.Dir, cmd.Stdout, cmd.Stderr = c.Dir, log, log
-	// A test binary or a terminal that dies takes containerd along, but its keyboard signals are not for containerd.
-	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL, Setpgid: true}
 	cmd.Env = append(os.Environ(), "PATH="+filepath.Dir(c.binary)+":"+os.Getenv("PATH")+":/usr/sbin:/sbin")
-	if err := c.launch(cmd); err != nil {
+	if c.exited, err = Launch(cmd, c.network); err != nil {
 		return fmt.Errorf("cannot start containerd: %w", err)
 	}
+	c.cmd = cmd
 	return c.answers(ctx)
-}
-
-// launch starts the process on a thread that lives as long as it: the kernel means threads by the "parent" of Pdeathsig.
-func (c *Containerd) launch(cmd *exec.Cmd) error {
-	c.cmd, c.exited = cmd, make(chan struct{})
-	started := make(chan error, 1)
-	go func() {
-		goruntime.LockOSThread()
-		defer close(c.exited)
-		err := cmd.Start()
-		started <- err
-		if err == nil {
-			_ = cmd.Wait() // how it ended is in its log
-		}
-	}()
-	return <-started
 }
 
 // answers waits until containerd serves.

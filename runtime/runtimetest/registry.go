@@ -20,11 +20,13 @@ import (
 	"github.com/google/go-containerregistry/pkg/v1/remote"
 )
 
-// Registry is an image registry on loopback, in this process. Through WriteHosts it is docker.io, or any other.
+// Registry is an image registry in this process, on loopback unless it was told otherwise. Through WriteHosts it is docker.io, or
+// any other.
 type Registry struct {
 	Host string // 127.0.0.1:port
 
-	images http.Handler
+	network string // the network namespace it listens in, "" for ours
+	images  http.Handler
 
 	mu        sync.Mutex
 	server    *http.Server
@@ -52,13 +54,20 @@ func StartRegistry(t testing.TB) *Registry {
 }
 
 // NewRegistry starts an empty registry.
-func NewRegistry() (*Registry, error) {
-	r := &Registry{images: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
-	return r, r.listen("127.0.0.1:0")
+func NewRegistry() (*Registry, error) { return NewRegistryIn("", "127.0.0.1:0") }
+
+// NewRegistryIn starts an empty registry at an address of the network namespace mounted at a path.
+func NewRegistryIn(network, address string) (*Registry, error) {
+	r := &Registry{network: network, images: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+	return r, r.listen(address)
 }
 
 func (r *Registry) listen(address string) error {
-	l, err := net.Listen("tcp", address)
+	var l net.Listener
+	err := InNetwork(r.network, func() (err error) {
+		l, err = net.Listen("tcp", address)
+		return err
+	})
 	if err != nil {
 		return fmt.Errorf("cannot start registry: %w", err)
 	}
