@@ -64,7 +64,7 @@ func (s Status) Encode() []byte {
 	if !s.HasPod {
 		return b
 	}
-	id, _ := uuid.Parse(string(s.PodUID)) // zero for what is none
+	id, _ := uuid.Parse(string(s.PodUID)) // every pod has one, see NewPod
 	b = append(b, id[:]...)
 	for _, ip := range addresses(s.PodIPs[:]) {
 		b = append(b, ip.AsSlice()...)
@@ -110,8 +110,8 @@ func appendTime(b []byte, t time.Time) []byte {
 	return binary.BigEndian.AppendUint32(b, uint32(min(max(t.Unix(), 0), math.MaxUint32)))
 }
 
-// DecodeStatus reads what Encode wrote. Anything else is an error: a newer format, what is cut short or too long, and bytes that
-// Encode would write another way. Node and Reason, and what only the reader knows, are left zero.
+// DecodeStatus reads what Encode wrote. Anything else is an error: a newer format, what is cut short or too long, bytes that Encode
+// would write another way, and a pod without a uid, which has no name. Node and Reason, and what only the reader knows, are left zero.
 func DecodeStatus(b []byte) (Status, error) {
 	switch {
 	case len(b) == 0 || len(b) > maxStatus:
@@ -121,7 +121,7 @@ func DecodeStatus(b []byte) (Status, error) {
 	}
 	r := reader{rest: b[1:]}
 	s := r.status()
-	if r.short || !bytes.Equal(s.Encode(), b) {
+	if r.short || s.HasPod && s.PodUID == "" || !bytes.Equal(s.Encode(), b) {
 		return Status{}, errors.New("cannot read a status: it is damaged")
 	}
 	return s, nil

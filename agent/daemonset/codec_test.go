@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/google/uuid"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 	"pgregory.net/rapid"
@@ -82,15 +81,14 @@ func TestStatusFormat(t *testing.T) {
 func TestEncodeLeavesOut(t *testing.T) {
 	v4, other := netip.MustParseAddr("10.88.0.7"), netip.MustParseAddr("10.88.0.8")
 	for name, c := range map[string]struct{ give, want Status }{
-		"a long revision":          {Status{HasPod: true, Revision: "12345678901"}, Status{HasPod: true}},
-		"an odd revision":          {Status{HasPod: true, Revision: "a\x1b[31m"}, Status{HasPod: true}},
-		"a uid that is none":       {Status{HasPod: true, PodUID: "uid-1"}, Status{HasPod: true}},
-		"a phase nobody knows":     {Status{HasPod: true, Phase: "Resting"}, Status{HasPod: true}},
+		"a long revision":          {Status{HasPod: true, PodUID: podUID, Revision: "12345678901"}, Status{HasPod: true, PodUID: podUID}},
+		"an odd revision":          {Status{HasPod: true, PodUID: podUID, Revision: "a\x1b[31m"}, Status{HasPod: true, PodUID: podUID}},
+		"a phase nobody knows":     {Status{HasPod: true, PodUID: podUID, Phase: "Resting"}, Status{HasPod: true, PodUID: podUID}},
 		"a pod that is not there":  {Status{Ready: true, Available: true, Updated: true, Terminating: true, Phase: corev1.PodRunning, PodUID: podUID, Restarts: 1, Created: t0, PodIPs: [2]netip.Addr{v4}}, Status{}},
-		"what was before 1970":     {Status{Since: time.Unix(-5, 0), Generation: -1, HasPod: true, Restarts: -1}, Status{HasPod: true}},
-		"two of one family":        {Status{HasPod: true, PodIPs: [2]netip.Addr{v4, other}}, Status{HasPod: true, PodIPs: [2]netip.Addr{v4}}},
-		"no first address":         {Status{HasPod: true, PodIPs: [2]netip.Addr{{}, v4}}, Status{HasPod: true, PodIPs: [2]netip.Addr{v4}}},
-		"IPv4 in IPv6":             {Status{HasPod: true, PodIPs: [2]netip.Addr{netip.MustParseAddr("::ffff:10.88.0.7")}}, Status{HasPod: true, PodIPs: [2]netip.Addr{v4}}},
+		"what was before 1970":     {Status{Since: time.Unix(-5, 0), Generation: -1, HasPod: true, PodUID: podUID, Restarts: -1}, Status{HasPod: true, PodUID: podUID}},
+		"two of one family":        {Status{HasPod: true, PodUID: podUID, PodIPs: [2]netip.Addr{v4, other}}, Status{HasPod: true, PodUID: podUID, PodIPs: [2]netip.Addr{v4}}},
+		"no first address":         {Status{HasPod: true, PodUID: podUID, PodIPs: [2]netip.Addr{{}, v4}}, Status{HasPod: true, PodUID: podUID, PodIPs: [2]netip.Addr{v4}}},
+		"IPv4 in IPv6":             {Status{HasPod: true, PodUID: podUID, PodIPs: [2]netip.Addr{netip.MustParseAddr("::ffff:10.88.0.7")}}, Status{HasPod: true, PodUID: podUID, PodIPs: [2]netip.Addr{v4}}},
 		"what a terminal executes": {Status{Code: CodeOther, Detail: "a\x1b[31m\n\xff\u202eb"}, Status{Code: CodeOther, Detail: "a?[31m???b"}},
 		"a fraction of a second":   {Status{Since: t0.Add(999 * time.Millisecond)}, Status{Since: t0}},
 		"what only this host knows": {
@@ -125,6 +123,7 @@ func TestDecodeStatusRefuses(t *testing.T) {
 		"an unknown phase":    {change(17, whole[17]|0x1c), "damaged"},
 		"a long number":       {append(bytes.Clone(small[:19]), append([]byte{0x81, 0}, small[20:]...)...), "damaged"},
 		"a negative number":   {append(bytes.Clone(small[:19]), append(bytes.Repeat([]byte{0xff}, 9), append([]byte{1}, small[20:]...)...)...), "damaged"},
+		"a pod without a uid": {Status{HasPod: true}.Encode(), "damaged"},
 		"a command to a tty":  {change(31, 0x1b), "damaged"},
 		"a pod's bit without": {append([]byte{1}, append(make([]byte, 16), 0, bitReady, 1, 0, 0, 0, 0, 0, 0)...), "damaged"},
 	} {
@@ -156,7 +155,7 @@ func drawStatus(t *rapid.T) Status {
 		Updating: is("updating"), Terminating: is("terminating"),
 		Phase:    rapid.SampledFrom(append(phases[:], "Resting")).Draw(t, "phase"),
 		Revision: rapid.OneOf(rapid.StringMatching("[a-z0-9]{0,12}"), rapid.String()).Draw(t, "revision"),
-		PodUID:   types.UID(rapid.SampledFrom([]string{"", "uid-1", podUID, uuid.Nil.String(), "{" + podUID + "}"}).Draw(t, "uid")),
+		PodUID:   types.UID(rapid.SampledFrom([]string{podUID, "{" + podUID + "}", "ffffffff-ffff-ffff-ffff-ffffffffffff"}).Draw(t, "uid")),
 		PodIPs:   [2]netip.Addr{ip("first"), ip("second")},
 		Restarts: rapid.Int32().Draw(t, "restarts"), ReadyContainers: rapid.Uint16().Draw(t, "containers"),
 		LastRestart: when("last"), Created: when("created"), Since: when("since"),
@@ -197,7 +196,7 @@ func FuzzDecodeStatus(f *testing.F) {
 	f.Add(largest().Encode())
 	f.Add(Status{HasPod: true}.Encode())
 	f.Add(Status{Code: CodeTaint, Detail: "dedicated=gpu:NoSchedule"}.Encode())
-	f.Add(Status{HasPod: true, PodIPs: [2]netip.Addr{netip.MustParseAddr("::ffff:1.2.3.4"), netip.MustParseAddr("fd00::1")}}.Encode())
+	f.Add(Status{HasPod: true, PodUID: podUID, PodIPs: [2]netip.Addr{netip.MustParseAddr("::ffff:1.2.3.4"), netip.MustParseAddr("fd00::1")}}.Encode())
 	f.Fuzz(func(t *testing.T, b []byte) {
 		s, err := DecodeStatus(b)
 		if err != nil {

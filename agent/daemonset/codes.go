@@ -65,9 +65,11 @@ type saying struct {
 }
 
 var sayings = [...]saying{
-	CodeDeleted:            {"Deleted", plainly("the DaemonSet was deleted")},
-	CodeNodeName:           {"NodeName", of("spec.nodeName asks for ", "")},
-	CodeOS:                 {"OS", func(w words) string { return "spec.os.name asks for " + w.detail + following(", the host runs ", w.more) }},
+	CodeDeleted:  {"Deleted", plainly("the DaemonSet was deleted")},
+	CodeNodeName: {"NodeName", of("spec.nodeName asks for ", "")},
+	CodeOS: {"OS", func(w words) string {
+		return "spec.os.name asks for " + w.detail + following(", the host runs ", w.more)
+	}},
 	CodeNodeSelector:       {"NodeSelector", of("node selector ", " does not match")},
 	CodeAffinity:           {"NodeAffinity", of("required node affinity does not match: ", "")},
 	CodeAffinityUnreadable: {"NodeAffinityUnreadable", of("required node affinity cannot be read: ", "")},
@@ -97,7 +99,7 @@ var sayings = [...]saying{
 	CodePaused:   {"Paused", held("the update is paused by the annotation " + AnnotationPaused)},
 	CodeOnDelete: {"OnDelete", held("the update strategy is OnDelete: the pod is replaced when it is deleted")},
 	CodeSurging: {"Surging", func(w words) string {
-		return w.held("waiting for pod " + following("", w.more+" ") + "of revision " + w.detail + " to become available")
+		return w.held("waiting for pod" + following(" ", w.more) + " of revision " + w.detail + " to become available")
 	}},
 	CodeOthersHere: {"OthersHere", held("waiting for the other pods of this host to be gone")},
 	CodeNoRevision: {"NoRevision", held("the DaemonSet has no revision history")},
