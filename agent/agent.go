@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -19,7 +20,6 @@ import (
 
 	"github.com/picketd/picket/agent/api"
 	"github.com/picketd/picket/agent/manifest"
-	"github.com/picketd/picket/cluster"
 	"github.com/picketd/picket/runtime"
 )
 
@@ -30,6 +30,7 @@ const stuckAfter = time.Minute
 type Agent struct {
 	cfg     Config
 	log     *slog.Logger
+	fleet   *fleet
 	loop    *loop
 	runtime containers
 	files   *files
@@ -40,6 +41,9 @@ type Agent struct {
 	listeners []net.Listener
 	http      *http.Server // metrics and health
 	httpOn    net.Listener
+
+	leaving sync.Once
+	left    chan struct{} // closed when this host has left the fleet
 
 	cleanUps cleanUps
 }
@@ -52,7 +56,7 @@ func New(cfg Config) (*Agent, error) {
 
 // newAgent takes the runtime from the caller: tests run an agent on one that keeps its containers in memory.
 func newAgent(cfg Config, newRuntime func(runtime.Config) (containers, error)) (_ *Agent, err error) {
-	a := &Agent{cfg: cfg, log: cfg.Logger.With("node", cfg.Node.Name)}
+	a := &Agent{cfg: cfg, log: cfg.Logger.With("node", cfg.Node.Name), left: make(chan struct{})}
 	defer func() {
 		if err != nil {
 			a.cleanUps.run(a.log)
@@ -61,29 +65,33 @@ func newAgent(cfg Config, newRuntime func(runtime.Config) (containers, error)) (
 	if err := a.makeDirectories(); err != nil {
 		return nil, err
 	}
-	db, setAside, err := cluster.OpenDB(filepath.Join(cfg.DataDir, "state.db"))
+	if a.trust, err = newTrust(cfg, a.log, hostAddresses(cfg.API.Advertise, cfg.Cluster.Join)); err != nil {
+		return nil, err
+	}
+	db, setAside, err := openBound(filepath.Join(cfg.DataDir, "state.db"), cfg.Cluster.Name, a.trust.identity(), a.log)
 	if err != nil {
 		return nil, err
 	}
 	a.cleanUps.add("state file", db.Close)
+	if a.fleet, err = openFleet(cfg, a.log, db, a.trust.identity, time.Now); err != nil {
+		return nil, err
+	}
 	if a.runtime, err = newRuntime(cfg.runtimeConfig(a.log)); err != nil {
 		return nil, err
 	}
 	a.cleanUps.add("containerd client", a.runtime.Close)
-	if a.loop, err = newLoop(cfg, a.log, db, a.runtime); err != nil {
+	if a.loop, err = newLoop(cfg, a.log, db, a.runtime, a.fleet); err != nil {
 		return nil, err
 	}
+	a.trust.tellTo(a.loop.trouble)
 	if setAside != "" {
-		a.loop.trouble("StateSetAside", fmt.Errorf("the state file was damaged; it is kept as %s. What runs goes on; DaemonSets that are missing now come back from the manifests directory or by kubectl apply", setAside))
+		a.loop.trouble("StateSetAside", errors.New(setAside))
 	}
 	a.files = newFiles(a.loop)
 	registry := prometheus.NewRegistry()
 	registry.MustRegister(collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	a.metrics = newMetrics(registry, cfg.Version, a.snapshot)
 	a.loop.planned = a.metrics.planned
-	if len(cfg.Cluster.Join) > 0 {
-		a.log.Warn("cluster.join is set, but this version runs every host by itself", "join", cfg.Cluster.Join)
-	}
 	if err := a.listen(); err != nil {
 		return nil, err
 	}
@@ -113,9 +121,6 @@ func (a *Agent) makeDirectories() error {
 // listen opens the API's and the metrics' listeners: whoever starts the agent hears at once that a port is taken.
 func (a *Agent) listen() error {
 	var err error
-	if a.trust, err = newTrust(a.cfg, a.loop); err != nil {
-		return err
-	}
 	a.server, err = api.New(api.Options{
 		Cache: a.loop.cache, Backend: &backend{loop: a.loop, runtime: a.runtime, podLogs: a.cfg.Runtime.PodLogs}, TLSConfig: a.trust.tlsConfig(),
 		NodeName: a.cfg.Node.Name, Version: a.cfg.Version, Logger: a.cfg.Logger,
@@ -140,7 +145,9 @@ func (a *Agent) listen() error {
 		a.cleanUps.add(l.key, func() error { return closeListener(listener) })
 		l.to(listener)
 	}
-	return nil
+	// From now on others may call: gossip tells them where.
+	a.cleanUps.add("cluster", a.fleet.close)
+	return a.fleet.join(advertisedAPI(a.cfg, a.listeners[1].Addr(), hostAddresses(a.cfg.API.Advertise, a.cfg.Cluster.Join)))
 }
 
 func listenTCP(address string) func() (net.Listener, error) {
@@ -161,7 +168,27 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	group, ctx := errgroup.WithContext(ctx)
 	directory := manifest.NewDirectory(manifest.DirectoryConfig{Path: a.cfg.Manifests, Consumer: a.files, Logger: a.log})
 	group.Go(func() error { a.loop.run(ctx); return nil })
-	group.Go(func() error { directory.Run(ctx); return nil })
+	group.Go(func() error {
+		// What the fleet has moved on from must not come back from a file that is new here.
+		if !a.fleet.synced(ctx) {
+			a.log.Warn("no other host has answered yet; this one goes on with what it knows")
+		}
+		directory.Run(ctx)
+		return nil
+	})
+	group.Go(func() error { a.endForeign(ctx); return nil })
+	group.Go(func() error {
+		a.fleet.watchKeys(ctx, func(err error) { a.loop.trouble("InvalidGossipKeys", err) })
+		return nil
+	})
+	group.Go(func() error {
+		select {
+		case <-a.left:
+			return errLeft
+		case <-ctx.Done():
+			return nil
+		}
+	})
 	group.Go(func() error { a.importImages(ctx); return nil })
 	group.Go(func() error { a.trust.keepFresh(ctx); return nil })
 	group.Go(func() error { return a.server.Serve(ctx, a.listeners...) })
@@ -169,8 +196,67 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	a.log.Info("picketd runs", "version", a.cfg.Version, "api", a.cfg.API.Listen, "socket", a.cfg.API.Socket, "metrics", a.cfg.Metrics.Listen, "manifests", a.cfg.Manifests)
 	ready()
 	err := group.Wait()
+	if errors.Is(err, errLeft) {
+		a.log.Info("picketd ends: this host has left the fleet")
+		return nil
+	}
 	a.log.Info("picketd ends; its containers run on")
 	return err
+}
+
+var errLeft = errors.New("this host has left the fleet")
+
+// Leave takes this host out of the fleet: its pods stop, the others hear that it left, and Run ends. When ctx ends first, it goes on.
+func (a *Agent) Leave(ctx context.Context) error {
+	a.leaving.Do(func() { go a.leave() })
+	select {
+	case <-a.left:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+func (a *Agent) leave() {
+	ctx := context.Background()
+	if a.loop.do(ctx, func() error { a.loop.leaving = true; a.loop.setOut(); return nil }) != nil {
+		return
+	}
+	for {
+		running := 0
+		if a.loop.do(ctx, func() error { running = len(a.loop.pods.byUID); return nil }) != nil {
+			return // the agent ends anyway
+		}
+		if running == 0 {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+	}
+	if err := a.fleet.leave(ctx); err != nil {
+		a.log.Error("other hosts were not told that this one leaves", "error", err)
+	}
+	close(a.left)
+}
+
+// foreignGrace is how long pods of another fleet may go on where no other host is to be heard of.
+const foreignGrace = time.Minute
+
+// endForeign ends pods of the fleet that this host was in before, and that its present one does not want, once that is known.
+func (a *Agent) endForeign(ctx context.Context) {
+	if !a.loop.state.foreign() {
+		return
+	}
+	var grace <-chan time.Time
+	if a.fleet.alone() {
+		grace = time.After(foreignGrace)
+	}
+	select {
+	case <-a.fleet.replication.Synced():
+	case <-grace:
+	case <-ctx.Done():
+		return
+	}
+	_ = a.loop.do(ctx, a.loop.endForeign)
 }
 
 func (a *Agent) serveMetrics(ctx context.Context) error {
@@ -236,6 +322,9 @@ func (a *Agent) Summary() string {
 		}
 	}
 	text := fmt.Sprintf("%d DaemonSets, %d of %d pods ready", len(s.DaemonSets), ready, len(s.Pods))
+	if missing := a.fleet.membership.Stats().Missing; missing > 0 {
+		text += fmt.Sprintf("; %d hosts of the fleet are not heard", missing)
+	}
 	if !s.ContainerdUp {
 		text += "; containerd does not answer"
 	}

@@ -42,7 +42,7 @@ type ClusterConfig struct {
 	Name       string        `yaml:"name" help:"name of the fleet; the state in dataDir belongs to it"`
 	Bind       string        `yaml:"bind" help:"IP:port for gossip, tcp and udp (default 0.0.0.0:9745, or 127.0.0.1:9745 with neither cluster.join nor a host.crt)"`
 	Advertise  string        `yaml:"advertise" help:"IP:port under which other hosts reach this one's gossip (default the source address towards the first of cluster.join)"`
-	Join       []string      `yaml:"join" help:"hosts to join, as host:port or dns+name:port"`
+	Join       []string      `yaml:"join" help:"hosts to join, as host:port, dns+name:port or file:/path of a list"`
 	Profile    string        `yaml:"profile" help:"network between the hosts: lan, wan, or local when all are one machine"`
 	GossipKeys string        `yaml:"gossipKeys" help:"file with the keys that encrypt gossip; empty: gossip is not encrypted"`
 	ReapAfter  time.Duration `yaml:"reapAfter" help:"how long a host that is gone is remembered"`
@@ -114,7 +114,7 @@ func (c *Config) FillIn(hostname string, exists func(path string) bool) (warning
 	fill(&c.Runtime.ImagesDir, filepath.Join(c.DataDir, "images"))
 	// A fleet of one keeps to itself. (cluster.join without a certificate is refused by CheckFiles.)
 	gossip, api := "127.0.0.1:9745", "127.0.0.1:9746"
-	if len(c.Cluster.Join) > 0 || exists(c.hostCert()) {
+	if c.inFleet(exists) {
 		gossip, api = "0.0.0.0:9745", "0.0.0.0:9746"
 	}
 	fill(&c.Cluster.Bind, gossip)
@@ -125,6 +125,11 @@ func (c *Config) FillIn(hostname string, exists func(path string) bool) (warning
 	}
 	fill(&c.Runtime.PodLogs, "/var/log/pods")
 	return warnings
+}
+
+// inFleet says whether this host is set up to meet others.
+func (c *Config) inFleet(exists func(path string) bool) bool {
+	return len(c.Cluster.Join) > 0 || exists(c.hostCert())
 }
 
 // hostCert is the certificate by which the fleet knows this host.

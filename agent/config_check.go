@@ -47,8 +47,8 @@ func (c Config) CheckFiles(exists func(path string) bool) []Problem {
 	if len(c.Cluster.Join) > 0 && !exists(c.hostCert()) {
 		f.add("api.pki", "cluster.join is set, but this host has no certificate %s: make one with picket pki and copy it there, or remove cluster.join", c.hostCert())
 	}
-	if keys := c.Cluster.GossipKeys; len(c.Cluster.Join) > 0 && keys != "" && !exists(keys) {
-		f.add("cluster.gossipKeys", `cluster.join is set, but there is no %s: copy the fleet's gossip keys there, or set cluster.gossipKeys to "" to leave gossip unencrypted`, keys)
+	if keys := c.Cluster.GossipKeys; c.inFleet(exists) && keys != "" && !exists(keys) {
+		f.add("cluster.gossipKeys", `this host is to meet others (cluster.join or a host.crt is there), but there is no %s: copy the fleet's gossip keys there, or set cluster.gossipKeys to "" to leave gossip unencrypted`, keys)
 	}
 	for key, path := range map[string]string{"runtime.loggerPath": c.Runtime.LoggerPath, "runtime.cniConf": c.Runtime.CNIConf} {
 		if path != "" && !exists(path) {
@@ -126,7 +126,9 @@ func (f *findings) cluster(c ClusterConfig) {
 	f.advertised("cluster.advertise", c.Advertise, nil)
 	for i, seed := range c.Join {
 		key := fmt.Sprintf("cluster.join[%d]", i)
-		if name, ok := strings.CutPrefix(seed, "dns+"); ok {
+		if path, ok := strings.CutPrefix(seed, "file:"); ok {
+			f.path(key, path, "file:/etc/picket/hosts")
+		} else if name, ok := strings.CutPrefix(seed, "dns+"); ok {
 			f.peer(key, name, dnsName, "dns+name:port, such as dns+picket.lan:9745")
 		} else {
 			f.peer(key, seed, dnsName, "host:port, such as 10.0.0.1:9745")

@@ -25,8 +25,14 @@ type daemonSet struct {
 	revisions []*appsv1.ControllerRevision
 	known     bool
 	memory    memory
-	dirty     bool
+	dirty     bool // to be planned
 	wakeUp    time.Time
+
+	own        daemonset.Status                // this host's word, as it was last decided
+	others     map[string]daemonset.Status     // the other hosts' words
+	unsummed   bool                            // a word has changed since the status was summed up
+	blueprints map[string]*daemonset.Blueprint // by revision, for the pods of other hosts
+	shown      map[string]string               // names of the pods of other hosts in the cache, by host
 }
 
 // memory is what daemonset.Plan wants back the next time.
@@ -92,19 +98,62 @@ func read(o cluster.Object) (manifest.Object, []*appsv1.ControllerRevision, erro
 
 // load fills the loop's state and the cache from the store. An unreadable object is reported and left alone: it is never empty.
 func (l *loop) load() {
-	for _, o := range l.store.All() {
+	l.shown(l.store.All())
+	for _, name := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic} {
+		l.ensureNamespace(name)
+	}
+	l.publishNode(l.node)
+}
+
+// objectsChanged takes in what other hosts wrote.
+func (l *loop) objectsChanged() {
+	changed, overwrites := l.store.TakeNews()
+	l.shown(changed)
+	for _, o := range overwrites {
+		l.overwritten(o)
+	}
+}
+
+// shown shows stored objects. One that cannot be read is reported and left alone.
+func (l *loop) shown(objects []cluster.Object) {
+	for _, o := range objects {
 		if err := l.show(o); err != nil {
 			l.trouble("UnreadableObject", err)
 		}
 	}
-	for _, name := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic} {
-		l.ensureNamespace(name)
+}
+
+// overwritten tells of a write that was lost: two hosts took one of the same object, without knowledge of each other.
+func (l *loop) overwritten(o cluster.Overwrite) {
+	if _, own := hostOf(o.Loser.Key); own {
+		return
 	}
-	l.publishNode()
+	ref, err := refOfKey(o.Loser.Key)
+	if err != nil {
+		return
+	}
+	about := corev1.ObjectReference{Kind: ref.Kind, Namespace: ref.Namespace, Name: ref.Name}
+	if current, ok := l.cache.Get(resources[ref.Kind], ref.Namespace, ref.Name); ok {
+		about.UID, about.APIVersion = current.GetUID(), current.GetObjectKind().GroupVersionKind().GroupVersion().String()
+	}
+	describe := func(o cluster.Object) string {
+		what := "written"
+		if o.Deleted {
+			what = "deleted"
+		}
+		return fmt.Sprintf("%s by %s on %s at %s", what, o.Author, o.Origin, o.Time.UTC().Format(time.RFC3339))
+	}
+	text := fmt.Sprintf("%s was %s and, without knowledge of that, %s: the second stays, the first is lost; apply it again if it is to stay",
+		ref, describe(o.Loser), describe(o.Winner))
+	l.log.Warn("a write was lost to another one", "object", ref.String(), "lost", o.Loser.Author+" on "+o.Loser.Origin, "kept", o.Winner.Author+" on "+o.Winner.Origin)
+	l.events.record(about, corev1.EventTypeWarning, "Overwritten", text)
 }
 
 // show makes one stored object (or its tombstone) the loop's and the cache's present state.
 func (l *loop) show(o cluster.Object) error {
+	if name, ok := hostOf(o.Key); ok {
+		return l.showHost(name, o)
+	}
 	ref, err := refOfKey(o.Key)
 	if err != nil {
 		return err
@@ -124,10 +173,9 @@ func (l *loop) show(o cluster.Object) error {
 	case *appsv1.DaemonSet:
 		l.showDaemonSet(object, revisions)
 	case *corev1.Node:
-		if object.Name == l.node.name {
-			l.node.section = *object
-			l.publishNode()
-		}
+		n := l.nodeNamed(object.Name)
+		n.section = *object
+		l.publishNode(n)
 	case *corev1.Namespace:
 		object.Status.Phase = corev1.NamespaceActive
 		l.cache.Set(resources[ref.Kind], object)
@@ -154,6 +202,7 @@ func (l *loop) showDaemonSet(object *appsv1.DaemonSet, revisions []*appsv1.Contr
 	d.object, d.revisions, d.known, d.dirty = object, revisions, true, true
 	l.pods.own(object)
 	l.publishDaemonSet(d)
+	l.showPodsOf(types.NamespacedName{Namespace: object.Namespace, Name: object.Name}, d)
 	for _, w := range manifest.Warnings(object) {
 		l.events.record(referenceTo("apps/v1", "DaemonSet", object), corev1.EventTypeWarning, "FieldNotHonoured", w.Field+": "+w.Text)
 	}
@@ -166,17 +215,20 @@ func (l *loop) publishDaemonSet(d *daemonSet) {
 
 // forget takes a deleted object out of the cache. A DaemonSet stays known to the loop until its pods are gone.
 func (l *loop) forget(ref manifest.Ref) {
-	l.cache.Delete(resources[ref.Kind], ref.Namespace, ref.Name)
+	if ref.Kind != manifest.KindNode { // a Node is there as long as its host is
+		l.cache.Delete(resources[ref.Kind], ref.Namespace, ref.Name)
+	}
 	switch ref.Kind {
 	case manifest.KindDaemonSet:
 		d := l.daemonSet(types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name})
 		for _, r := range d.revisions {
 			l.cache.Delete(resourceRevisions, r.Namespace, r.Name)
 		}
-		d.object, d.revisions, d.known, d.dirty = nil, nil, true, true
+		d.object, d.revisions, d.known, d.dirty = nil, nil, true, true // blueprints stay: pods of other hosts end yet
 	case manifest.KindNode:
-		l.node.section = corev1.Node{}
-		l.publishNode()
+		n := l.nodeNamed(ref.Name)
+		n.section = corev1.Node{}
+		l.publishNode(n)
 	case manifest.KindConfigMap, manifest.KindSecret:
 		l.pods.objectsChanged(ref.Namespace)
 	}
@@ -186,7 +238,10 @@ func (l *loop) forget(ref manifest.Ref) {
 func (l *loop) daemonSet(name types.NamespacedName) *daemonSet {
 	d, ok := l.daemonSets[name]
 	if !ok {
-		d = &daemonSet{memory: l.state.recall(name.String())}
+		d = &daemonSet{
+			memory: l.state.recall(name.String()), others: map[string]daemonset.Status{},
+			blueprints: map[string]*daemonset.Blueprint{}, shown: map[string]string{},
+		}
 		l.daemonSets[name] = d
 	}
 	return d
@@ -200,7 +255,7 @@ func (l *loop) ensureNamespace(name string) {
 	ns := &corev1.Namespace{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Namespace"},
 		ObjectMeta: metav1.ObjectMeta{
-			Name: name, UID: daemonset.UID(manifest.KindNamespace, "", name, 0), CreationTimestamp: l.node.created,
+			Name: name, UID: daemonset.UID(manifest.KindNamespace, "", name, 0), CreationTimestamp: l.node.host.Created,
 			Labels: map[string]string{corev1.LabelMetadataName: name},
 		},
 		Status: corev1.NamespaceStatus{Phase: corev1.NamespaceActive},

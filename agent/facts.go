@@ -6,8 +6,10 @@ import (
 	"net"
 	"os"
 	goruntime "runtime"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
@@ -48,15 +50,12 @@ func readHostFacts(dataDir string) hostFacts {
 	return f
 }
 
-func (f hostFacts) info(version, containerd string) corev1.NodeSystemInfo {
-	info := corev1.NodeSystemInfo{
+// info is what is known without containerd; version is picketd's.
+func (f hostFacts) info(version string) corev1.NodeSystemInfo {
+	return corev1.NodeSystemInfo{
 		MachineID: f.machineID, SystemUUID: f.sysUUID, BootID: f.bootID, KernelVersion: f.kernel, OSImage: f.osImage,
 		KubeletVersion: version, OperatingSystem: f.os, Architecture: f.arch,
 	}
-	if containerd != "" {
-		info.ContainerRuntimeVersion = containerdName(containerd)
-	}
-	return info
 }
 
 // hostname is the kernel's: what pods with hostNetwork see.
@@ -107,17 +106,15 @@ func memoryTotal(path string) int64 {
 	return 0
 }
 
-// hostAddresses are the addresses under which this host is reached: the advertised one first, else the one the kernel would use
-// to reach the outside, else the first global one, else loopback.
-func hostAddresses(advertise string) []string {
+// hostAddresses are the addresses under which this host is reached: the advertised one, else the one the kernel would use to reach
+// the first host of join, else the outside, else the first global one, else loopback.
+func hostAddresses(advertise string, join []string) []string {
 	if host, _, err := net.SplitHostPort(advertise); err == nil && host != "" {
 		return []string{host}
 	}
-	// Connecting a UDP socket sends nothing; it only asks the routing table.
-	if c, err := net.Dial("udp", "192.0.2.1:9"); err == nil {
-		defer c.Close()
-		if a, ok := c.LocalAddr().(*net.UDPAddr); ok && !a.IP.IsUnspecified() {
-			return []string{a.IP.String()}
+	for _, seed := range append(slices.Clone(join), "192.0.2.1:9") {
+		if address := sourceTowards(strings.TrimPrefix(seed, "dns+")); address != "" {
+			return []string{address}
 		}
 	}
 	addresses, _ := net.InterfaceAddrs()
@@ -128,3 +125,20 @@ func hostAddresses(advertise string) []string {
 	}
 	return []string{"127.0.0.1"}
 }
+
+// sourceTowards is the address from which this host would send there; "" when there is no way. Connecting a UDP socket sends
+// nothing; it only asks the routing table, and the resolver where a name is given.
+func sourceTowards(hostPort string) string {
+	c, err := net.DialTimeout("udp", hostPort, lookUpWithin)
+	if err != nil {
+		return ""
+	}
+	defer c.Close()
+	if a, ok := c.LocalAddr().(*net.UDPAddr); ok && !a.IP.IsUnspecified() {
+		return a.IP.String()
+	}
+	return ""
+}
+
+// lookUpWithin bounds what a resolver may take while the agent starts.
+const lookUpWithin = 2 * time.Second

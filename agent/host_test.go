@@ -50,6 +50,7 @@ func newTestHost(t *testing.T) *testHost {
 	cfg.Node.Name, cfg.DataDir, cfg.RunDir, cfg.File = "host-01", dir, filepath.Join(dir, "run"), "/etc/picket/picketd.yaml"
 	cfg.Node.Labels = map[string]string{"disktype": "ssd"}
 	cfg.Runtime.PodLogs, cfg.Runtime.ContainerLogs = filepath.Join(dir, "logs"), filepath.Join(dir, "links")
+	cfg.API.PKI = filepath.Join(dir, "etc-pki")
 	cfg.FillIn("host-01", func(string) bool { return false })
 	return &testHost{t: t, dir: dir, fake: runtimetest.NewFake(), cfg: cfg, stop: func() {}}
 }
@@ -68,7 +69,15 @@ func (h *testHost) boot() {
 		h.t.Logf("state set aside: %s", setAside)
 	}
 	log := slog.New(slog.NewTextHandler(h.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	if h.loop, err = newLoop(h.cfg, log, db, h.fake); err != nil {
+	trust, err := newTrust(h.cfg, log, []string{"10.0.0.1"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	f, err := openFleet(h.cfg, log, db, trust.identity, time.Now)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	if h.loop, err = newLoop(h.cfg, log, db, h.fake, f); err != nil {
 		h.t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(context.Background())

@@ -16,8 +16,6 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/picketd/picket/agent/api"
-	"github.com/picketd/picket/agent/daemonset"
-	"github.com/picketd/picket/agent/manifest"
 	"github.com/picketd/picket/agent/pod"
 	"github.com/picketd/picket/cluster"
 	"github.com/picketd/picket/runtime"
@@ -45,7 +43,8 @@ type containers interface {
 // loop owns the agent's state: only run and what it calls touch the fields below the line.
 type loop struct {
 	log     *slog.Logger
-	store   *cluster.Store
+	fleet   *fleet
+	store   *cluster.Store // the fleet's
 	state   *state
 	cache   *api.Cache
 	events  *recorder
@@ -59,46 +58,52 @@ type loop struct {
 	statuses     mailbox
 	imports      chan struct{} // rings when containerd is back: imagesDir is to be looked at
 	turned       atomic.Int64  // unix seconds of the last turn
+	membersUp    atomic.Int64  // hosts that are heard, this one too
 	containerdUp atomic.Bool   // connected, for those outside the loop
 
 	// ---- touched by run only
-	node       node
+	node       *node            // this host's own; it is in nodes too
+	nodes      map[string]*node // all hosts that were ever heard of
+	word       hostWord         // how this host is
+	members    map[string]cluster.Member
 	daemonSets map[types.NamespacedName]*daemonSet
 	connected  bool                                    // containerd answers
 	adopted    bool                                    // what ran when the agent started has been taken over
 	adoptAt    time.Time                               // not tried before
 	strays     map[types.UID][]runtime.ContainerStatus // what ran then without a record, until its DaemonSet claims it
+
+	leaving      bool      // picket leave
+	out          string    // why this host is not in the fleet, "" when it is
+	toTell       time.Time // when to compare what is stored of this host with what it is; zero is never
+	toAdopt      time.Time // when to write anew what a deleted door wrote
+	conflictSeen time.Time // since when the last conflict of names that was told lasts
 }
 
 // newLoop reads the state and the pods' records; nothing runs yet.
-func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers) (*loop, error) {
+func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers, f *fleet) (*loop, error) {
 	l := &loop{
-		log: log, runtime: rt, now: time.Now, planned: func(time.Duration) {}, calls: make(chan func()), ended: make(chan struct{}), statuses: newMailbox(), imports: make(chan struct{}, 1),
+		log: log, fleet: f, store: f.store, runtime: rt, now: time.Now, planned: func(time.Duration) {}, calls: make(chan func()), ended: make(chan struct{}), statuses: newMailbox(), imports: make(chan struct{}, 1),
+		nodes: map[string]*node{}, members: map[string]cluster.Member{},
 		daemonSets: map[types.NamespacedName]*daemonSet{}, strays: map[types.UID][]runtime.ContainerStatus{},
 	}
 	var err error
 	if l.state, err = openState(db, l.now()); err != nil {
 		return nil, err
 	}
-	if l.store, err = cluster.OpenStore(db, cfg.Node.Name, l.now); err != nil {
-		return nil, err
-	}
 	taints, err := parseTaints(cfg.Node.Taints)
 	if err != nil {
 		return nil, fmt.Errorf("node.taints: %w", err)
 	}
-	addresses := hostAddresses(cfg.API.Advertise)
-	l.node = node{
-		name: cfg.Node.Name, uid: daemonset.UID(manifest.KindNode, "", cfg.Node.Name, 0), created: metav1.NewTime(l.state.born),
-		configFile: cfg.File, labels: cfg.Node.Labels, taints: taints, facts: readHostFacts(cfg.DataDir), version: cfg.Version,
+	addresses, facts := hostAddresses(cfg.API.Advertise, cfg.Cluster.Join), readHostFacts(cfg.DataDir)
+	l.node = l.nodeNamed(cfg.Node.Name)
+	l.node.host = hostSection{
+		Created: metav1.NewTime(l.state.born), ConfigFile: cfg.File, Labels: cfg.Node.Labels, Taints: taints,
+		Addresses: hostAddressList(addresses, cfg.Node.Name), Capacity: facts.capacity, Info: facts.info(cfg.Version),
 	}
-	for _, a := range addresses {
-		l.node.addresses = append(l.node.addresses, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a})
-	}
-	l.node.addresses = append(l.node.addresses, corev1.NodeAddress{Type: corev1.NodeHostName, Address: l.node.name})
+	l.word = hostWord{since: l.now()}
 	l.cache = api.NewCache(l.state.versions.Next)
 	l.events = newRecorder(l.cache, l.node.name, l.now)
-	host := pod.Host{NodeName: l.node.name, Hostname: hostname(), IPs: addresses, Allocatable: l.node.facts.capacity}
+	host := pod.Host{NodeName: l.node.name, Hostname: hostname(), IPs: addresses, Allocatable: facts.capacity}
 	l.pods = &podSet{dir: cfg.podsDir(), cache: l.cache, log: log, byUID: map[types.UID]*hostPod{}, config: &pod.Config{
 		Runtime: rt, Objects: objects{l.cache}, Host: func() pod.Host { return host }, Dir: cfg.podsDir(),
 		PodLogs: cfg.Runtime.PodLogs, ContainerLogs: cfg.Runtime.ContainerLogs, Log: log,
@@ -115,6 +120,7 @@ func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers) (*loop, 
 		l.trouble("StateDamaged", err)
 	}
 	l.load()
+	l.tellHost()
 	l.turned.Store(l.now().Unix())
 	return l, nil
 }
@@ -146,6 +152,12 @@ func (l *loop) run(ctx context.Context) {
 			l.heard(ctx, e)
 		case <-l.statuses.ready:
 			l.podsChanged()
+		case <-l.store.News():
+			l.objectsChanged()
+		case <-l.fleet.statuses.News():
+			l.wordsChanged()
+		case <-l.fleet.changes():
+			l.fleetChanged()
 		case <-timer.C:
 		}
 		timer.Reset(l.turn(ctx))
@@ -214,7 +226,8 @@ func (l *loop) setConnected(ctx context.Context, up bool) {
 		ctx, cancel := context.WithTimeout(ctx, askWithin)
 		defer cancel()
 		if v, err := l.runtime.Version(ctx); err == nil {
-			l.node.runtimeVersion = v
+			l.node.host.Info.ContainerRuntimeVersion = containerdName(v)
+			l.tellHost()
 		}
 		select {
 		case l.imports <- struct{}{}:
@@ -222,11 +235,11 @@ func (l *loop) setConnected(ctx context.Context, up bool) {
 		}
 	}
 	if l.connected != up {
-		l.log.Info("containerd", "connected", up, "version", l.node.runtimeVersion)
+		l.log.Info("containerd", "connected", up, "version", l.node.host.Info.ContainerRuntimeVersion)
 	}
 	l.connected = up
 	l.containerdUp.Store(up)
-	l.publishNode()
+	l.setWord(up)
 }
 
 // mailbox holds the latest status of each pod that changed since the loop last looked: bounded by the number of pods, never

@@ -1,11 +1,12 @@
 package agent
 
 import (
+	"crypto/sha256"
+	"encoding/json"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
-	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -13,29 +14,56 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
 
-	"github.com/picketd/picket/agent/api"
+	"github.com/picketd/picket/agent/daemonset"
+	"github.com/picketd/picket/agent/manifest"
+	"github.com/picketd/picket/cluster"
 )
 
 var resourceNodes = schema.GroupResource{Resource: "nodes"}
 
-// node is this host's Node object in its two sections: what the host says of itself (facts and the config file's labels and
-// taints) and what came through the API. The config file owns the keys it names; the API owns the rest.
+// node is a host's Node object in its parts: what the host says of itself, what came through the API, and how it is now. The
+// host's config file owns the labels and taints it names; the API owns the rest.
 type node struct {
-	name           string
-	uid            types.UID
-	created        metav1.Time
-	configFile     string
-	labels         map[string]string // config file
-	taints         []corev1.Taint    // config file
-	addresses      []corev1.NodeAddress
-	facts          hostFacts
-	version        string // of picketd
-	runtimeVersion string // of containerd
-	readySince     metav1.Time
-	wasReady       bool
-
+	name    string
+	host    hostSection
 	section corev1.Node // the API's: labels, annotations, taints, unschedulable
+	ready   readiness
 	current *corev1.Node
+}
+
+// hostSection is what a host says of itself. It is replicated under hostKey, and only the host itself may write it.
+type hostSection struct {
+	Created    metav1.Time           `json:"created"`
+	ConfigFile string                `json:"configFile,omitempty"`
+	Labels     map[string]string     `json:"labels,omitempty"` // config file
+	Taints     []corev1.Taint        `json:"taints,omitempty"` // config file
+	Addresses  []corev1.NodeAddress  `json:"addresses"`
+	Capacity   corev1.ResourceList   `json:"capacity"`
+	Info       corev1.NodeSystemInfo `json:"info"`
+}
+
+// readiness is the Node's condition Ready.
+type readiness struct {
+	status          corev1.ConditionStatus
+	reason, message string
+	since           metav1.Time
+}
+
+// keyOfHost is the store's key of what a host says of itself.
+func keyOfHost(name string) string { return kindHost + "//" + name }
+
+// kindHost is no kind of the API: users see Nodes.
+const kindHost = "Host"
+
+// hostOf is the name in a key of keyOfHost.
+func hostOf(key string) (name string, ok bool) { return strings.CutPrefix(key, kindHost+"//") }
+
+func (s hostSection) write(name string) (cluster.Write, error) {
+	body, err := json.Marshal(s)
+	if err != nil {
+		return cluster.Write{}, fmt.Errorf("cannot store what this host says of itself: %w", err)
+	}
+	return cluster.Write{Key: keyOfHost(name), Body: body, Hash: sha256.Sum256(body), Author: "picketd"}, nil
 }
 
 func (n *node) reference() corev1.ObjectReference {
@@ -45,20 +73,29 @@ func (n *node) reference() corev1.ObjectReference {
 
 // standardLabels are the host's own, whatever the config file says.
 func (n *node) standardLabels() map[string]string {
-	return map[string]string{
-		corev1.LabelHostname:   n.name,
-		corev1.LabelOSStable:   n.facts.os,
-		corev1.LabelArchStable: n.facts.arch,
+	labels := map[string]string{corev1.LabelHostname: n.name}
+	if n.host.Info.OperatingSystem != "" { // a host that was not heard yet has not said
+		labels[corev1.LabelOSStable], labels[corev1.LabelArchStable] = n.host.Info.OperatingSystem, n.host.Info.Architecture
 	}
+	return labels
+}
+
+// owned are the labels that nobody may change through the API.
+func (n *node) owned() map[string]string {
+	labels := maps.Clone(n.host.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, n.standardLabels())
+	return labels
 }
 
 // compose builds the Node as users see it.
-func (n *node) compose(containerdUp bool, now time.Time) *corev1.Node {
+func (n *node) compose() *corev1.Node {
 	labels := map[string]string{}
 	maps.Copy(labels, n.section.Labels)
-	maps.Copy(labels, n.labels)
-	maps.Copy(labels, n.standardLabels())
-	taints := slices.Clone(n.taints)
+	maps.Copy(labels, n.owned())
+	taints := slices.Clone(n.host.Taints)
 	for _, t := range n.section.Spec.Taints {
 		if !slices.ContainsFunc(taints, func(o corev1.Taint) bool { return o.MatchTaint(&t) }) {
 			taints = append(taints, t)
@@ -67,34 +104,23 @@ func (n *node) compose(containerdUp bool, now time.Time) *corev1.Node {
 	if n.section.Spec.Unschedulable {
 		taints = append(taints, corev1.Taint{Key: corev1.TaintNodeUnschedulable, Effect: corev1.TaintEffectNoSchedule})
 	}
-	if containerdUp != n.wasReady || n.readySince.IsZero() {
-		n.wasReady, n.readySince = containerdUp, metav1.NewTime(now)
-	}
 	return &corev1.Node{
 		TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Node"},
 		ObjectMeta: metav1.ObjectMeta{
-			Name: n.name, UID: n.uid, CreationTimestamp: n.created, Labels: labels, Annotations: n.section.Annotations,
+			Name: n.name, UID: daemonset.UID(manifest.KindNode, "", n.name, 0), CreationTimestamp: n.host.Created, Labels: labels, Annotations: n.section.Annotations,
 		},
 		Spec: corev1.NodeSpec{Taints: taints, Unschedulable: n.section.Spec.Unschedulable},
 		Status: corev1.NodeStatus{
-			Capacity:    n.facts.capacity,
-			Allocatable: n.facts.capacity,
-			Conditions:  []corev1.NodeCondition{n.readyCondition(containerdUp)},
-			Addresses:   n.addresses,
-			NodeInfo:    n.facts.info(n.version, n.runtimeVersion),
+			Capacity:    n.host.Capacity,
+			Allocatable: n.host.Capacity,
+			Conditions: []corev1.NodeCondition{{
+				Type: corev1.NodeReady, Status: n.ready.status, Reason: n.ready.reason, Message: n.ready.message,
+				LastHeartbeatTime: n.ready.since, LastTransitionTime: n.ready.since,
+			}},
+			Addresses: n.host.Addresses,
+			NodeInfo:  n.host.Info,
 		},
 	}
-}
-
-func (n *node) readyCondition(containerdUp bool) corev1.NodeCondition {
-	c := corev1.NodeCondition{
-		Type: corev1.NodeReady, Status: corev1.ConditionTrue, Reason: "PicketReady", Message: "picketd runs and containerd answers",
-		LastHeartbeatTime: n.readySince, LastTransitionTime: n.readySince,
-	}
-	if !containerdUp {
-		c.Status, c.Reason, c.Message = corev1.ConditionFalse, "ContainerdUnreachable", "containerd does not answer; what runs goes on running"
-	}
-	return c
 }
 
 // split takes the API's section out of a whole Node that a client wrote. What the host or its config file owns must be as it is.
@@ -104,11 +130,7 @@ func (n *node) split(written *corev1.Node) (corev1.Node, error) {
 		ObjectMeta: metav1.ObjectMeta{Name: n.name, Annotations: written.Annotations},
 		Spec:       corev1.NodeSpec{Unschedulable: written.Spec.Unschedulable},
 	}
-	owned := maps.Clone(n.labels)
-	if owned == nil {
-		owned = map[string]string{}
-	}
-	maps.Copy(owned, n.standardLabels())
+	owned := n.owned()
 	for k, v := range owned {
 		if got, ok := written.Labels[k]; !ok || got != v {
 			return out, n.refuse("label", k)
@@ -122,15 +144,15 @@ func (n *node) split(written *corev1.Node) (corev1.Node, error) {
 			out.Labels[k] = v
 		}
 	}
-	for _, t := range n.taints {
+	for _, t := range n.host.Taints {
 		if !slices.ContainsFunc(written.Spec.Taints, func(o corev1.Taint) bool { return o.MatchTaint(&t) && o.Value == t.Value }) {
 			return out, n.refuse("taint", t.ToString())
 		}
 	}
 	for _, t := range written.Spec.Taints {
-		fromConfig := slices.ContainsFunc(n.taints, func(o corev1.Taint) bool { return o.MatchTaint(&t) })
+		fromConfig := slices.ContainsFunc(n.host.Taints, func(o corev1.Taint) bool { return o.MatchTaint(&t) })
 		if !fromConfig && t.Key != corev1.TaintNodeUnschedulable {
-			t.TimeAdded = nil // an eviction's timer is this host's own
+			t.TimeAdded = nil // an eviction's timer is the host's own
 			out.Spec.Taints = append(out.Spec.Taints, t)
 		}
 	}
@@ -141,11 +163,20 @@ func (n *node) refuse(what, key string) error {
 	if _, standard := n.standardLabels()[key]; standard && what == "label" {
 		return apierrors.NewForbidden(resourceNodes, n.name, fmt.Errorf("label %s is set by the host itself and cannot be changed", key))
 	}
-	file := n.configFile
+	file := n.host.ConfigFile
 	if file == "" {
 		file = "the agent's configuration"
 	}
 	return apierrors.NewForbidden(resourceNodes, n.name, fmt.Errorf("%s %s belongs to %s on %s: change it there (node.%ss)", what, key, file, n.name, what))
+}
+
+// sameForPlacement says whether two states of a Node place pods alike.
+func sameForPlacement(a, b *corev1.Node) bool {
+	return a != nil && b != nil && maps.Equal(a.Labels, b.Labels) && slices.EqualFunc(a.Spec.Taints, b.Spec.Taints, equalTaints)
+}
+
+func equalTaints(a, b corev1.Taint) bool {
+	return a.Key == b.Key && a.Value == b.Value && a.Effect == b.Effect
 }
 
 // parseTaint reads "key=value:Effect" or "key:Effect".
@@ -172,34 +203,4 @@ func parseTaints(list []string) ([]corev1.Taint, error) {
 		taints = append(taints, t)
 	}
 	return taints, nil
-}
-
-// publishNode puts the Node as it is now into the cache and lets every DaemonSet be placed anew when labels or taints changed.
-func (l *loop) publishNode() {
-	before := l.node.current
-	l.node.current = l.node.compose(l.connected, l.now())
-	l.cache.Set(resourceNodes, l.node.current.DeepCopy())
-	if before == nil || !maps.Equal(before.Labels, l.node.current.Labels) || !slices.EqualFunc(before.Spec.Taints, l.node.current.Spec.Taints, equalTaints) {
-		l.planAll()
-	}
-}
-
-func equalTaints(a, b corev1.Taint) bool {
-	return a.Key == b.Key && a.Value == b.Value && a.Effect == b.Effect
-}
-
-// writeNode takes a client's write of a Node.
-func (l *loop) writeNode(w api.Write) error {
-	if w.Name != l.node.name {
-		return apierrors.NewNotFound(resourceNodes, w.Name)
-	}
-	written, ok := w.Object.(*corev1.Node)
-	if !ok {
-		return apierrors.NewMethodNotSupported(resourceNodes, "delete")
-	}
-	section, err := l.node.split(written)
-	if err != nil || w.DryRun {
-		return err
-	}
-	return l.put(w.Author, &section)
 }

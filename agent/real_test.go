@@ -115,6 +115,7 @@ func newRealHost(t testing.TB) *realHost {
 	cfg := DefaultConfig()
 	cfg.Node = NodeConfig{Name: "host-01", Labels: map[string]string{"disktype": "ssd"}}
 	cfg.API.Listen, cfg.API.PKI, cfg.Metrics.Listen = freeAddress(t), filepath.Join(dir, "pki"), freeAddress(t)
+	cfg.Cluster.Bind = freeAddress(t)
 	n := realHosts.Add(1)
 	cfg.Runtime.Address, cfg.Runtime.Namespace = shared.containerd.Address, fmt.Sprintf("pk-%d-%d", os.Getpid(), n)
 	cfg.Runtime.PodCIDR = fmt.Sprintf("10.90.%d.0/24", n%256)

@@ -7,7 +7,8 @@ import (
 	"strings"
 )
 
-// Reload takes over what may change while the agent runs: the host's labels and taints. It returns the keys of other changes,
+// Reload takes over what may change while the agent runs: the host's labels and taints, where other hosts may be, and the files of
+// gossip keys and certificates, which are also looked at by themselves. It returns the keys of other changes,
 // which need a restart; they keep their old values.
 func (a *Agent) Reload(cfg Config) (restart []string, err error) {
 	taints, err := parseTaints(cfg.Node.Taints)
@@ -15,12 +16,17 @@ func (a *Agent) Reload(cfg Config) (restart []string, err error) {
 		return nil, fmt.Errorf("node.taints: %w", err)
 	}
 	restart = a.cfg.needRestart(cfg)
+	a.fleet.membership.SetJoin(cfg.Cluster.Join)
+	if err := a.fleet.membership.ReloadKeys(); err != nil {
+		a.loop.trouble("InvalidGossipKeys", err)
+	}
 	ctx, cancel := context.WithTimeout(context.Background(), stuckAfter)
 	defer cancel()
 	return restart, a.loop.do(ctx, func() error {
-		a.cfg.Node.Labels, a.cfg.Node.Taints = cfg.Node.Labels, cfg.Node.Taints
-		a.loop.node.labels, a.loop.node.taints = cfg.Node.Labels, taints
-		a.loop.publishNode()
+		a.cfg.Node.Labels, a.cfg.Node.Taints, a.cfg.Cluster.Join = cfg.Node.Labels, cfg.Node.Taints, cfg.Cluster.Join
+		a.loop.node.host.Labels, a.loop.node.host.Taints = cfg.Node.Labels, taints
+		a.loop.publishNode(a.loop.node)
+		a.loop.tellHost()
 		return nil
 	})
 }
@@ -34,7 +40,7 @@ func (a *Agent) Reloaded(err error) {
 }
 
 // reloadable are the keys that may change while the agent runs: log is cmd/picketd's own business.
-var reloadable = []string{"node.labels", "node.taints", "log."}
+var reloadable = []string{"node.labels", "node.taints", "cluster.join", "log."}
 
 // needRestart names the keys that differ in other and are not reloadable.
 func (c Config) needRestart(other Config) []string {

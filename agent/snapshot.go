@@ -21,10 +21,16 @@ func (a *Agent) snapshot() MetricsSnapshot {
 	l := a.loop
 	s := MetricsSnapshot{
 		ContainerdUp: l.containerdUp.Load(), ManifestErrors: a.files.counts(), Objects: map[string]int{}, Events: l.events.totals(),
-		DaemonSets: cached[*appsv1.DaemonSet](l, resourceDaemonSets), Pods: cached[*corev1.Pod](l, resourcePods),
+		DaemonSets: cached[*appsv1.DaemonSet](l, resourceDaemonSets),
 	}
-	if nodes := cached[*corev1.Node](l, resourceNodes); len(nodes) == 1 {
-		s.Node = nodes[0]
+	// Every host is scraped: each tells of its own pods and Node.
+	for _, p := range cached[*corev1.Pod](l, resourcePods) {
+		if p.Spec.NodeName == a.cfg.Node.Name {
+			s.Pods = append(s.Pods, p)
+		}
+	}
+	if n, ok := l.cache.Get(resourceNodes, "", a.cfg.Node.Name); ok {
+		s.Node, _ = n.(*corev1.Node)
 	}
 	for kind, resource := range resources {
 		s.Objects[kind] = len(cached[any](l, resource))

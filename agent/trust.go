@@ -7,9 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"sync"
 	"time"
 
 	"github.com/picketd/picket/cluster/pki"
@@ -26,16 +29,21 @@ type trust struct {
 	own     string // directory of the host's own authority; "" when the administrator's certificates are used
 	serving *pki.Serving
 	now     func() time.Time
-	trouble func(reason string, err error)
+
+	mu     sync.Mutex
+	tell   func(reason string, err error) // nil until the loop can be told
+	untold []trouble
+}
+
+type trouble struct {
+	reason string
+	err    error
 }
 
 // newTrust reads the certificates, or makes them at the first start of a host that has none, together with an administrator's
 // kubeconfig in <dataDir>/kubeconfig.
-func newTrust(cfg Config, l *loop) (*trust, error) {
-	t := &trust{cfg: cfg, now: l.now, trouble: l.trouble, host: pki.Host{Node: cfg.Node.Name, Door: true}}
-	for _, a := range l.node.addresses {
-		t.host.Addresses = append(t.host.Addresses, a.Address)
-	}
+func newTrust(cfg Config, log *slog.Logger, addresses []string) (*trust, error) {
+	t := &trust{cfg: cfg, now: time.Now, host: pki.Host{Node: cfg.Node.Name, Door: true, Addresses: append(slices.Clone(addresses), cfg.Node.Name)}}
 	dir := cfg.API.PKI
 	switch _, err := os.Stat(cfg.hostCert()); {
 	case errors.Is(err, fs.ErrNotExist):
@@ -48,15 +56,48 @@ func newTrust(cfg Config, l *loop) (*trust, error) {
 		return nil, fmt.Errorf("api.pki: cannot look for this host's certificate: %w", err)
 	}
 	var err error
-	t.serving, err = pki.NewServing(dir, l.now, func(err error) {
+	t.serving, err = pki.NewServing(dir, t.now, func(err error) {
 		if err != nil {
-			l.trouble("InvalidCertificate", err)
+			t.trouble("InvalidCertificate", err)
 			return
 		}
-		l.log.Info("new certificates are in use", "directory", dir)
+		log.Info("new certificates are in use", "directory", dir)
 	})
-	return t, err
+	if err != nil {
+		return nil, err
+	}
+	if named := t.serving.Identity().Node(); named != cfg.Node.Name {
+		return nil, fmt.Errorf("api.pki: %s is the certificate of %s, but node.name is %s: copy this host's own certificate there, or make one with picket pki host %[3]s",
+			cfg.hostCert(), named, cfg.Node.Name)
+	}
+	return t, nil
 }
+
+// trouble is told by the loop, as soon as there is one. Safe for concurrent use.
+func (t *trust) trouble(reason string, err error) {
+	t.mu.Lock()
+	tell := t.tell
+	if tell == nil {
+		t.untold = append(t.untold, trouble{reason, err})
+	}
+	t.mu.Unlock()
+	if tell != nil {
+		tell(reason, err)
+	}
+}
+
+// tellTo has troubles told from now on, those of before too.
+func (t *trust) tellTo(tell func(reason string, err error)) {
+	t.mu.Lock()
+	untold := t.untold
+	t.tell, t.untold = tell, nil
+	t.mu.Unlock()
+	for _, u := range untold {
+		tell(u.reason, u.err)
+	}
+}
+
+func (t *trust) identity() *pki.Identity { return t.serving.Identity() }
 
 func (t *trust) tlsConfig() *tls.Config { return t.serving.TLSConfig() }
 
@@ -95,21 +136,38 @@ func (t *trust) server() string {
 	return net.JoinHostPort(host, port)
 }
 
-// keepFresh renews the host's own certificates until ctx ends.
+// keepFresh renews the host's own certificates, and warns of an administrator's that runs out, until ctx ends.
 func (t *trust) keepFresh(ctx context.Context) {
-	if t.own == "" {
-		return
-	}
 	timer := time.NewTicker(renewEvery)
 	defer timer.Stop()
 	for {
+		t.warn()
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
+			if t.own == "" {
+				continue
+			}
 			if err := t.renew(); err != nil {
 				t.trouble("CertificateNotRenewed", err)
 			}
+		}
+	}
+}
+
+// warnBefore is how long before a certificate of the administrator's expires this is said, every day.
+const warnBefore = 30 * 24 * time.Hour
+
+func (t *trust) warn() {
+	host, authority := t.identity().Expiry()
+	for _, c := range []struct {
+		file string
+		end  time.Time
+	}{{pki.FileHost, host}, {pki.FileCA, authority}} {
+		if left := c.end.Sub(t.now()); left < warnBefore && t.own == "" {
+			t.trouble("CertificateExpires", fmt.Errorf("%s expires on %s: make a new one with picket pki and copy it there; no restart is needed",
+				filepath.Join(t.cfg.API.PKI, c.file), c.end.UTC().Format(time.DateOnly)))
 		}
 	}
 }

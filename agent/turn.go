@@ -2,6 +2,8 @@ package agent
 
 import (
 	"context"
+	"crypto/sha256"
+	"encoding/binary"
 	"fmt"
 	"reflect"
 	"runtime/debug"
@@ -21,11 +23,22 @@ func (l *loop) turn(ctx context.Context) time.Duration {
 	now := l.now()
 	sleep := tick
 	l.takeOver(ctx)
+	for _, at := range []struct {
+		due time.Time
+		do  func()
+	}{{l.toTell, l.tellHost}, {l.toAdopt, l.adoptOrphans}} {
+		if !at.due.IsZero() && !now.Before(at.due) {
+			at.do()
+		}
+	}
 	for name, d := range l.daemonSets {
 		if d.dirty || (!d.wakeUp.IsZero() && !now.Before(d.wakeUp)) {
 			began := l.now()
 			l.planSafely(ctx, name, d, now)
 			l.planned(l.now().Sub(began))
+		}
+		if d.unsummed {
+			l.sum(d)
 		}
 		if !d.wakeUp.IsZero() {
 			sleep = min(sleep, max(d.wakeUp.Sub(now), 0))
@@ -58,6 +71,10 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 	if !l.adopted || !d.known {
 		return // what runs here is not known yet, or not whose it is: decide nothing
 	}
+	if l.out != "" {
+		l.stopAll(name, d, now)
+		return
+	}
 	view := daemonset.View{DaemonSet: d.object}
 	if d.object != nil {
 		if err := l.claim(name, d, now); err != nil {
@@ -66,7 +83,7 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 			d.wakeUpBy(now.Add(tick))
 			return
 		}
-		view.Generation = d.object.Generation
+		view.Generation, view.Digest = d.object.Generation, l.digestOf(d.object)
 		view.Revision = currentRevision(d.revisions)
 	}
 	observed := daemonset.Observed{Pods: l.pods.observed(name), Failures: d.memory.Failures, Evictions: d.memory.Evictions}
@@ -78,16 +95,44 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 		l.act(ctx, name, d, action, now) // one that fails brings the time forward
 	}
 	if d.object == nil {
-		if len(l.pods.of(name)) == 0 {
-			delete(l.daemonSets, name)
-			l.remember(name, d, memory{})
-		}
+		d.own = decision.Status
+		l.forgetWhenGone(name, d)
 		return
 	}
-	if status := daemonset.Sum(d.object, []daemonset.Status{decision.Status}); !reflect.DeepEqual(status, d.object.Status) {
-		d.object.Status = status
-		l.publishDaemonSet(d)
+	d.own, d.unsummed = decision.Status, true
+	l.fleet.say(name.String(), decision.Status.Encode())
+}
+
+// forgetWhenGone drops a deleted DaemonSet once its last pod has gone, here and elsewhere.
+func (l *loop) forgetWhenGone(name types.NamespacedName, d *daemonSet) {
+	if len(l.pods.of(name)) > 0 {
+		l.fleet.say(name.String(), d.own.Encode())
+		return
 	}
+	l.fleet.say(name.String(), nil)
+	if len(d.others) == 0 {
+		delete(l.daemonSets, name)
+		l.remember(name, d, memory{})
+	}
+}
+
+// stopAll ends the pods of a DaemonSet on a host that is not in the fleet any more.
+func (l *loop) stopAll(name types.NamespacedName, d *daemonSet, now time.Time) {
+	for _, h := range l.pods.of(name) {
+		if err := l.pods.stop(h.Pod.UID, nil, l.out, now); err != nil {
+			l.log.Error("cannot carry out", "daemonset", name, "reason", daemonset.ReasonDelete, "error", err)
+			d.wakeUpBy(now.Add(tick))
+		}
+	}
+	d.own, d.unsummed = daemonset.Status{Node: l.node.name}, true
+	l.fleet.say(name.String(), nil)
+}
+
+// digestOf stands for the view of a DaemonSet, as far as it is its version.
+func (l *loop) digestOf(ds *appsv1.DaemonSet) (digest [16]byte) {
+	o, _ := l.store.Get(storeKey(manifest.RefOf(ds)))
+	sum := sha256.Sum256(append(binary.BigEndian.AppendUint64(nil, o.Version.Generation), o.Version.Hash[:]...))
+	return [16]byte(sum[:])
 }
 
 // remember makes the planner's memory durable when it changed.

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"time"
 
@@ -71,8 +72,17 @@ func checkPreconditions(w api.Write, current api.Object, exists bool) error {
 // asStatus makes a full or read-only disk an answer a kubectl user understands.
 func asStatus(err error) error {
 	var status apierrors.APIStatus
-	if errors.As(err, &status) {
+	var tooLarge *cluster.TooLargeError
+	var forbidden *cluster.NotPermittedError
+	switch {
+	case errors.As(err, &status):
 		return err
+	case errors.As(err, &tooLarge):
+		return apierrors.NewRequestEntityTooLargeError(tooLarge.Error())
+	case errors.As(err, &forbidden):
+		return &apierrors.StatusError{ErrStatus: metav1.Status{
+			Status: metav1.StatusFailure, Code: http.StatusForbidden, Reason: metav1.StatusReasonForbidden, Message: forbidden.Error(),
+		}}
 	}
 	return apierrors.NewInternalError(fmt.Errorf("nothing was changed: %w", err))
 }
@@ -186,6 +196,7 @@ func (l *loop) commit(writes []cluster.Write) error {
 	if err != nil {
 		return err
 	}
+	l.fleet.tell(stored)
 	for _, o := range stored {
 		if err := l.show(o); err != nil {
 			return err

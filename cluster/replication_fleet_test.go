@@ -129,7 +129,7 @@ func (a *agent) start(seeds ...*agent) {
 			t.Fatal(err)
 		}
 	}
-	log := slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelError}))
+	log := slog.New(slog.DiscardHandler)
 	var err error
 	a.serving, err = pki.NewServing(a.dir, time.Now, nil)
 	must(err)

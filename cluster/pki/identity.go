@@ -49,6 +49,15 @@ func (id *Identity) Door() bool {
 	return slices.Contains(id.Certificate.Leaf.Subject.Organization, GroupDoors)
 }
 
+// AuthorityCertificates are the authorities, each as it is signed (DER).
+func (id *Identity) AuthorityCertificates() [][]byte {
+	var list [][]byte
+	for _, ca := range id.authorities {
+		list = append(list, ca.Raw)
+	}
+	return list
+}
+
 // Expiry tells when the host's certificate and the last of the authorities end.
 func (id *Identity) Expiry() (host, authority time.Time) {
 	for _, ca := range id.authorities {

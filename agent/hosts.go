@@ -1,0 +1,363 @@
+package agent
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"time"
+
+	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/picketd/picket/agent/api"
+	"github.com/picketd/picket/agent/manifest"
+	"github.com/picketd/picket/cluster"
+)
+
+// unitHost is the unit of a host's word on itself; the others are DaemonSets.
+const unitHost = ""
+
+// hostWord is what a host says of itself as it is now: format 1 | containerd answers 1 | since, Unix seconds.
+type hostWord struct {
+	containerdUp bool
+	since        time.Time
+}
+
+const hostWordFormat = 1
+
+func (w hostWord) encode() []byte {
+	b := []byte{hostWordFormat, 0}
+	if w.containerdUp {
+		b[1] = 1
+	}
+	return binary.AppendVarint(b, w.since.Unix())
+}
+
+func decodeHostWord(b []byte) (hostWord, error) {
+	if len(b) < 3 || b[0] != hostWordFormat || b[1] > 1 {
+		return hostWord{}, errors.New("it is of a newer picketd")
+	}
+	seconds, n := binary.Varint(b[2:])
+	if n != len(b)-2 {
+		return hostWord{}, errors.New("its time cannot be read")
+	}
+	return hostWord{containerdUp: b[1] == 1, since: time.Unix(seconds, 0)}, nil
+}
+
+func (w hostWord) readiness() readiness {
+	r := readiness{status: corev1.ConditionTrue, reason: "PicketReady", message: "picketd runs and containerd answers", since: metav1.NewTime(w.since)}
+	if !w.containerdUp {
+		r.status, r.reason, r.message = corev1.ConditionFalse, "ContainerdUnreachable", "containerd does not answer; what runs goes on running"
+	}
+	return r
+}
+
+// nodeNamed is the loop's entry for a host, made when it is new.
+func (l *loop) nodeNamed(name string) *node {
+	n, ok := l.nodes[name]
+	if !ok {
+		n = &node{name: name}
+		l.nodes[name] = n
+	}
+	return n
+}
+
+// inFleet says whether a host is shown and counted: members, and those that are out of reach for long.
+func (l *loop) inFleet(name string) bool {
+	m, ok := l.members[name]
+	return name == l.node.name || ok && m.Listed && m.State <= cluster.RosterReaped
+}
+
+// publishNode puts a Node as it is now into the cache. When this host's labels or taints changed, every DaemonSet is placed anew.
+func (l *loop) publishNode(n *node) {
+	if !l.inFleet(n.name) {
+		l.cache.Delete(resourceNodes, "", n.name)
+		return
+	}
+	n.ready = l.readinessOf(n.name)
+	before := n.current
+	n.current = n.compose()
+	l.cache.Set(resourceNodes, n.current.DeepCopy())
+	if n == l.node && !sameForPlacement(before, n.current) {
+		l.planAll()
+	}
+}
+
+func (l *loop) readinessOf(name string) readiness {
+	if name == l.node.name {
+		return l.word.readiness()
+	}
+	if m := l.members[name]; !m.Alive {
+		return readiness{
+			status: corev1.ConditionUnknown, reason: "NodeStatusUnknown", since: metav1.NewTime(m.Since),
+			message: fmt.Sprintf("%s: %s; what runs there goes on running", name, silence(m)),
+		}
+	}
+	if st, ok := l.fleet.statuses.Get(name, unitHost); ok {
+		if w, err := decodeHostWord(st.Body); err == nil {
+			return w.readiness()
+		}
+	}
+	return readiness{
+		status: corev1.ConditionUnknown, reason: "NodeStatusNeverUpdated", since: metav1.NewTime(l.members[name].Since),
+		message: "the host is heard, but has not said yet how it stands",
+	}
+}
+
+// silence says since when there was no word of a host.
+func silence(m cluster.Member) string {
+	return "no word from it since " + m.Since.UTC().Format(time.RFC3339)
+}
+
+// setWord notes whether containerd answers, and tells.
+func (l *loop) setWord(up bool) {
+	if l.word.containerdUp != up || l.word.since.IsZero() {
+		l.word = hostWord{containerdUp: up, since: l.now()}
+	}
+	l.fleet.say(unitHost, l.word.encode())
+	l.publishNode(l.node)
+}
+
+// showHost takes in what a host says of itself. What others have of this host itself may be an earlier life's: then it is told anew.
+func (l *loop) showHost(name string, o cluster.Object) error {
+	if name == l.node.name {
+		l.toTell = l.now().Add(tellHostAfter)
+		return nil
+	}
+	n := l.nodeNamed(name)
+	n.host = hostSection{}
+	if !o.Deleted {
+		if err := json.Unmarshal(o.Body, &n.host); err != nil {
+			return fmt.Errorf("cannot read what %s says of itself: %w", name, err)
+		}
+	}
+	l.publishNode(n)
+	l.showPodsOn(name) // their hostIP
+	return nil
+}
+
+// tellHostAfter keeps two hosts of one name from outbidding each other without a pause.
+const tellHostAfter = 2 * time.Second
+
+// tellHost writes what this host says of itself, when that is not what is stored.
+func (l *loop) tellHost() {
+	l.toTell = time.Time{}
+	w, err := l.node.host.write(l.node.name)
+	if err == nil {
+		if o, ok := l.store.Get(w.Key); ok && o.Version.Hash == w.Hash && string(o.Body) == string(w.Body) {
+			return
+		}
+		err = l.commit([]cluster.Write{w})
+	}
+	if err != nil {
+		l.trouble("HostNotTold", fmt.Errorf("other hosts do not hear what this one is: %w", err))
+		l.toTell = l.now().Add(tick)
+	}
+}
+
+// fleetChanged takes in who is in the fleet and who is heard.
+func (l *loop) fleetChanged() {
+	before := l.members
+	snapshot := l.fleet.members()
+	l.members = make(map[string]cluster.Member, len(snapshot.Members))
+	for _, m := range snapshot.Members {
+		l.members[m.Node] = m
+		l.nodeNamed(m.Node)
+	}
+	for name, n := range l.nodes {
+		was, is := before[name], l.members[name]
+		if was.Alive == is.Alive && was.State == is.State && was.Listed == is.Listed {
+			continue
+		}
+		l.memberChanged(n, was, is)
+	}
+	for _, c := range snapshot.Conflicts {
+		if c.Since.After(l.conflictSeen) {
+			l.conflictSeen = c.Since
+			l.trouble("NodeNameTakenTwice", fmt.Errorf("two hosts are called %s, at %s and %s: give one of them another node.name; both go on running", c.Node, c.Addresses[0], c.Addresses[1]))
+		}
+	}
+	l.setOut()
+	if l.fleet.door() && len(l.store.Orphans()) > 0 && l.toAdopt.IsZero() {
+		l.toAdopt = l.now().Add(time.Second + rand.N(adoptWithin)) // not all doors at once
+	}
+	l.membersUp.Store(int64(aliveOf(l.members)))
+}
+
+func aliveOf(members map[string]cluster.Member) (n int) {
+	for _, m := range members {
+		if m.Alive {
+			n++
+		}
+	}
+	return n
+}
+
+// memberChanged shows what became of another host, and says it.
+func (l *loop) memberChanged(n *node, was, is cluster.Member) {
+	if n != l.node && l.inFleet(n.name) {
+		switch {
+		case was.Alive && !is.Alive:
+			l.log.Warn("a host is not heard any more", "host", n.name)
+			l.events.record(n.reference(), corev1.EventTypeWarning, "NodeNotReady", fmt.Sprintf("%s is not heard by %s any more; what runs there goes on running", n.name, l.node.name))
+		case !was.Alive && is.Alive && was.Listed:
+			l.log.Info("a host is heard again", "host", n.name)
+			l.events.record(n.reference(), corev1.EventTypeNormal, "NodeReady", fmt.Sprintf("%s is heard by %s", n.name, l.node.name))
+		}
+	}
+	if is.State >= cluster.RosterLeft && n != l.node {
+		l.fleet.statuses.Forget(n.name)
+		for _, d := range l.daemonSets {
+			delete(d.others, n.name)
+		}
+	}
+	l.publishNode(n)
+	l.showPodsOn(n.name)
+	l.sumAll()
+}
+
+// adoptWithin spreads the doors that write anew what a deleted door wrote.
+const adoptWithin = 30 * time.Second
+
+// adoptOrphans writes objects anew that no other host takes any more: the door that wrote them was deleted.
+func (l *loop) adoptOrphans() {
+	l.toAdopt = time.Time{}
+	for _, key := range l.store.Orphans() {
+		if _, own := hostOf(key); own {
+			continue
+		}
+		stored, err := l.store.Resign(key)
+		if err != nil {
+			l.trouble("NotAdopted", fmt.Errorf("%s was written by a host that was deleted, and cannot be written anew: %w", key, err))
+			return
+		}
+		l.shown(stored)
+		l.fleet.tell(stored)
+	}
+}
+
+// setOut notes whether this host is still in the fleet. When it was deleted its pods stop; when it is admitted they come back.
+func (l *loop) setOut() {
+	why := ""
+	switch {
+	case l.leaving:
+		why = "the host leaves the fleet"
+	case l.fleet.expelled():
+		why = "the host was deleted from the fleet"
+	}
+	if why == l.out {
+		return
+	}
+	l.out = why
+	if why == "" {
+		l.log.Info("this host is in the fleet again")
+	} else {
+		l.trouble("OutOfFleet", fmt.Errorf("%s: its pods stop. picket admit %s, on another host, or a new certificate takes a deleted host back", why, l.node.name))
+	}
+	l.planAll()
+}
+
+// writeNode takes a client's write of a Node, of this host or another, also one that is down: it is applied when it returns.
+func (l *loop) writeNode(w api.Write) error {
+	n, ok := l.nodes[w.Name]
+	if !ok || !l.inFleet(w.Name) {
+		return apierrors.NewNotFound(resourceNodes, w.Name)
+	}
+	if w.Object == nil {
+		return l.deleteNode(w)
+	}
+	written, ok := w.Object.(*corev1.Node)
+	if !ok {
+		return apierrors.NewMethodNotSupported(resourceNodes, "write")
+	}
+	section, err := n.split(written)
+	if err != nil || w.DryRun {
+		return err
+	}
+	return l.put(w.Author, &section)
+}
+
+// deleteNode takes another host out of the fleet. What the API had set on it goes too.
+func (l *loop) deleteNode(w api.Write) error {
+	if w.Name == l.node.name {
+		return apierrors.NewForbidden(resourceNodes, w.Name, fmt.Errorf("a host does not delete itself: ask another host, or use picket leave on %s", w.Name))
+	}
+	if err := l.mayWrite(); err != nil {
+		return apierrors.NewForbidden(resourceNodes, w.Name, err)
+	}
+	if w.DryRun {
+		return nil
+	}
+	if err := l.fleet.delete(w.Name); err != nil {
+		return err
+	}
+	key := storeKey(manifest.Ref{Kind: manifest.KindNode, Name: w.Name})
+	if o, ok := l.store.Get(key); ok && !o.Deleted {
+		if err := l.commit([]cluster.Write{{Key: key, Deleted: true, Author: w.Author}}); err != nil {
+			return err
+		}
+	}
+	l.fleetChanged()
+	return nil
+}
+
+// mayWrite says why this host may not change what is the fleet's.
+func (l *loop) mayWrite() error {
+	switch {
+	case l.out != "":
+		return errors.New(l.out)
+	case !l.fleet.door():
+		return fmt.Errorf("%s is no door: its certificate was made without --door; apply through another host", l.node.name)
+	}
+	return nil
+}
+
+// endForeign ends the pods of DaemonSets that nobody knows here: they are of a fleet that this host was in before.
+func (l *loop) endForeign() error {
+	for name, d := range l.daemonSets {
+		for _, h := range l.pods.of(name) {
+			if d.known {
+				continue
+			}
+			l.trouble("ForeignPod", fmt.Errorf("pod %s is of a fleet that this host was in before, and its DaemonSet %s is not known here: it is stopped", h.Pod.Name, name))
+			if err := l.pods.stop(h.Pod.UID, nil, "of another fleet", l.now()); err != nil {
+				return err
+			}
+		}
+	}
+	return l.state.noMoreForeign()
+}
+
+// memberNames are the names of the hosts that count, this one too, sorted.
+func (l *loop) memberNames() []string {
+	names := []string{l.node.name}
+	for name, m := range l.members {
+		if name != l.node.name && m.Listed && m.State == cluster.RosterMember {
+			names = append(names, name)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
+func addressOf(n *node) string {
+	for _, a := range n.host.Addresses {
+		if a.Type == corev1.NodeInternalIP {
+			return a.Address
+		}
+	}
+	return ""
+}
+
+// hostAddressList is what a Node's status lists.
+func hostAddressList(addresses []string, name string) []corev1.NodeAddress {
+	var list []corev1.NodeAddress
+	for _, a := range addresses {
+		list = append(list, corev1.NodeAddress{Type: corev1.NodeInternalIP, Address: a})
+	}
+	return append(list, corev1.NodeAddress{Type: corev1.NodeHostName, Address: name})
+}
