@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -269,6 +270,26 @@ func (s *podSet) observed(name types.NamespacedName) []daemonset.Pod {
 			}
 		}
 		o.Reason = waitingReason(h.Pod)
+		if grace := h.Pod.DeletionGracePeriodSeconds; h.Stop != nil && grace != nil {
+			o.StoppedAt = h.Stop.Deadline.Add(-pod.Grace(*grace))
+		}
+		for _, ip := range h.Pod.Status.PodIPs {
+			if addr, err := netip.ParseAddr(ip.IP); err == nil && !h.Pod.Spec.HostNetwork {
+				o.IPs = append(o.IPs, addr)
+			}
+		}
+		for i, c := range h.Pod.Status.ContainerStatuses {
+			o.Restarts += c.RestartCount
+			if c.Ready && i < 16 {
+				o.ReadyContainers |= 1 << i
+			}
+			if t := c.LastTerminationState.Terminated; t != nil && t.FinishedAt.After(o.LastRestart) {
+				o.LastRestart = t.FinishedAt.Time
+			}
+			if t := c.State.Terminated; t != nil && o.Reason == "" && h.Stop == nil {
+				o.Reason = t.Reason
+			}
+		}
 		list = append(list, o)
 	}
 	return list
