@@ -2,14 +2,12 @@ package cluster
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"path/filepath"
 	"slices"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -30,7 +28,6 @@ type agents struct {
 	list      []*agent
 	streams   atomic.Int64 // bytes in all streams, both ways
 	packets   func() int
-	ports     atomic.Int64
 }
 
 // agent is one of them; what is above the line survives restarts.
@@ -154,58 +151,20 @@ func (a *agent) start(seeds ...*agent) {
 	must(err)
 	a.peers = NewPeers(PeersConfig{Identity: a.identity, Roster: a.roster, Address: a.m.API, Heard: a.m.Heard, Dial: a.dial})
 	a.r = StartReplication(ReplicationConfig{Node: a.name, Store: a.store, Statuses: a.statuses, Membership: a.m, Peers: a.peers, Log: log})
-	calls, err := a.host.Transport(apiPort)
+	listener, err := a.host.Listen(apiPort)
 	must(err)
-	listener := &transportListener{calls, make(chan struct{}), sync.Once{}}
 	a.server = &http.Server{Handler: a.r, TLSConfig: a.serving.TLSConfig(), ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug)}
 	server := a.server
 	go func() { _ = server.ServeTLS(listener, "", "") }()
 }
 
 func (a *agent) dial(ctx context.Context, network, address string) (net.Conn, error) {
-	from, err := a.host.Transport(uint16(20000 + a.f.ports.Add(1)))
+	conn, err := a.host.Dial(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
-	limit := time.Minute
-	if deadline, ok := ctx.Deadline(); ok {
-		limit = time.Until(deadline)
-	}
-	conn, err := from.DialTimeout(address, limit)
-	if err != nil {
-		return nil, errors.Join(err, from.Shutdown())
-	}
-	return countedConn{&ownPort{conn, from}, &a.f.streams}, nil
+	return countedConn{conn, &a.f.streams}, nil
 }
-
-type ownPort struct {
-	net.Conn
-	port *clustertest.Transport
-}
-
-func (o *ownPort) Close() error { return errors.Join(o.Conn.Close(), o.port.Shutdown()) }
-
-type transportListener struct {
-	t      *clustertest.Transport
-	closed chan struct{}
-	once   sync.Once
-}
-
-func (l *transportListener) Accept() (net.Conn, error) {
-	select {
-	case conn := <-l.t.StreamCh():
-		return conn, nil
-	case <-l.closed:
-		return nil, net.ErrClosed
-	}
-}
-
-func (l *transportListener) Close() error {
-	l.once.Do(func() { close(l.closed) })
-	return l.t.Shutdown()
-}
-
-func (l *transportListener) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4zero, Port: apiPort} }
 
 // stop ends the agent without a word.
 func (a *agent) stop() {

@@ -208,6 +208,7 @@ type Host struct {
 	// Guarded by the network's lock.
 	unplugged bool
 	ports     map[uint16]*Transport
+	ephemeral uint16
 }
 
 // Addr is the machine's only address.
