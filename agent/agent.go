@@ -95,6 +95,9 @@ func newAgent(cfg Config, newRuntime func(runtime.Config) (containers, error)) (
 	if err := a.listen(); err != nil {
 		return nil, err
 	}
+	if err := a.meet(); err != nil {
+		return nil, err
+	}
 	a.http = newHealthServer(health{Metrics: registry, Live: a.liveChecks(), Ready: a.readyChecks()}, a.log)
 	return a, nil
 }
@@ -120,15 +123,6 @@ func (a *Agent) makeDirectories() error {
 
 // listen opens the API's and the metrics' listeners: whoever starts the agent hears at once that a port is taken.
 func (a *Agent) listen() error {
-	var err error
-	a.server, err = api.New(api.Options{
-		Cache: a.loop.cache, Backend: &backend{loop: a.loop, runtime: a.runtime, podLogs: a.cfg.Runtime.PodLogs}, TLSConfig: a.trust.tlsConfig(),
-		NodeName: a.cfg.Node.Name, Version: a.cfg.Version, Logger: a.cfg.Logger,
-		Healthz: firstFailure(a.liveChecks()), Readyz: firstFailure(a.readyChecks()),
-	})
-	if err != nil {
-		return err
-	}
 	for _, l := range []struct {
 		key  string
 		open func() (net.Listener, error)
@@ -145,9 +139,28 @@ func (a *Agent) listen() error {
 		a.cleanUps.add(l.key, func() error { return closeListener(listener) })
 		l.to(listener)
 	}
-	// From now on others may call: gossip tells them where.
+	return nil
+}
+
+// meet takes this host into the fleet: from now on others may call, gossip tells them where.
+func (a *Agent) meet() (err error) {
 	a.cleanUps.add("cluster", a.fleet.close)
-	return a.fleet.join(advertisedAPI(a.cfg, a.listeners[1].Addr(), hostAddresses(a.cfg.API.Advertise, a.cfg.Cluster.Join)))
+	if err := a.fleet.join(advertisedAPI(a.cfg, a.listeners[1].Addr(), hostAddresses(a.cfg.API.Advertise, a.cfg.Cluster.Join))); err != nil {
+		return err
+	}
+	a.server, err = api.New(api.Options{
+		Cache: a.loop.cache, Backend: &backend{loop: a.loop, runtime: a.runtime, podLogs: a.cfg.Runtime.PodLogs}, TLSConfig: a.trust.tlsConfig(),
+		NodeName: a.cfg.Node.Name, Version: a.cfg.Version, Logger: a.cfg.Logger,
+		Fleet: doors{fleet: a.fleet, Agent: a}, PeerHandler: a.fleet.replication, Door: a.fleet.door,
+		Healthz: firstFailure(a.liveChecks()), Readyz: firstFailure(a.readyChecks()),
+	})
+	return err
+}
+
+// doors is what the API asks of the fleet (api.Fleet).
+type doors struct {
+	*fleet
+	*Agent
 }
 
 func listenTCP(address string) func() (net.Listener, error) {

@@ -12,6 +12,7 @@ import (
 	"os"
 	"time"
 
+	"github.com/hashicorp/memberlist"
 	"go.etcd.io/bbolt"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 
@@ -38,6 +39,12 @@ type fleet struct {
 	store    *cluster.Store
 	roster   *cluster.Roster
 	statuses *cluster.Statuses
+
+	// wire is for tests; what is nil is the real thing.
+	wire struct {
+		transport memberlist.NodeAwareTransport
+		dial      func(ctx context.Context, network, address string) (net.Conn, error)
+	}
 
 	// Nil until join.
 	membership  *cluster.Membership
@@ -87,12 +94,16 @@ func (f *fleet) join(api string) error {
 	var err error
 	f.membership, err = cluster.StartMembership(cluster.MembershipConfig{
 		Node: f.cfg.Node.Name, Fleet: c.Name, API: api, ReapAfter: c.ReapAfter, DB: f.db, Roster: f.roster, Log: f.log,
-		Gossip: cluster.GossipConfig{Bind: c.Bind, Advertise: c.Advertise, Profile: c.Profile, Join: c.Join, KeyFile: keys},
+		Gossip: cluster.GossipConfig{
+			Bind: c.Bind, Advertise: c.Advertise, Profile: c.Profile, Join: c.Join, KeyFile: keys, Transport: f.wire.transport,
+		},
 	})
 	if err != nil {
 		return err
 	}
-	f.peers = cluster.NewPeers(cluster.PeersConfig{Identity: f.identity, Roster: f.roster, Address: f.membership.API, Heard: f.membership.Heard})
+	f.peers = cluster.NewPeers(cluster.PeersConfig{
+		Identity: f.identity, Roster: f.roster, Address: f.membership.API, Heard: f.membership.Heard, Dial: f.wire.dial,
+	})
 	f.replication = cluster.StartReplication(cluster.ReplicationConfig{
 		Node: f.cfg.Node.Name, Store: f.store, Statuses: f.statuses, Membership: f.membership, Peers: f.peers, Log: f.log,
 	})

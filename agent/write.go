@@ -192,6 +192,9 @@ func (l *loop) commit(writes []cluster.Write) error {
 	if len(writes) == 0 {
 		return nil
 	}
+	if _, own := hostOf(writes[0].Key); l.out != "" && !own {
+		return &cluster.NotPermittedError{Reason: "nothing can be written here: " + l.out}
+	}
 	stored, err := l.store.PutAll(writes)
 	if err != nil {
 		return err
