@@ -218,6 +218,75 @@ func TestPlanConverges(t *testing.T) {
 	})
 }
 
+// drawWords draws what the hosts of a fleet say of generation 3.
+func drawWords(t *rapid.T) []Status {
+	var list []Status
+	for n := range rapid.IntRange(0, 12).Draw(t, "hosts") {
+		s := drawStatus(t)
+		s.Node, s.Generation = fmt.Sprintf("host-%02d", n), int64(rapid.IntRange(1, 4).Draw(t, "generation"))
+		s.Revision = rapid.SampledFrom([]string{revA, revB}).Draw(t, "revision")
+		s.Ready = s.Ready && s.HasPod
+		s.Available, s.Updated = s.Available && s.Ready, s.HasPod && (s.Generation == 3) == (s.Revision == revB)
+		switch rapid.IntRange(0, 5).Draw(t, "known") {
+		case 0:
+			s.Silent = "no word from it since then"
+		case 1:
+			s = Status{Node: s.Node, Unheard: true}
+		case 2:
+			s = Status{Node: s.Node, Unheard: true, Silent: "no word from it at all"}
+		}
+		list = append(list, s)
+	}
+	return list
+}
+
+// TestSumProperties holds for every fleet.
+func TestSumProperties(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		ds := drawDS(t)
+		ds.Generation = 3
+		words := drawWords(t)
+		sum := Sum(ds, words)
+		if again := Sum(ds, rapid.Permutation(words).Draw(t, "order")); !reflect.DeepEqual(sum, again) {
+			t.Fatalf("another order of the hosts makes another status:\n%+v\n%+v", sum, again)
+		}
+		if sum.NumberAvailable > sum.NumberReady || sum.NumberReady > sum.CurrentNumberScheduled || sum.CurrentNumberScheduled > sum.DesiredNumberScheduled ||
+			sum.UpdatedNumberScheduled > sum.CurrentNumberScheduled || sum.NumberUnavailable != sum.DesiredNumberScheduled-sum.NumberAvailable {
+			t.Fatalf("impossible status %s", numbers(sum))
+		}
+		waits := slices.ContainsFunc(words, func(s Status) bool { return s.Silent == "" && (s.Unheard || s.Generation < 3) })
+		anybody := slices.ContainsFunc(words, func(s Status) bool { return s.Silent == "" })
+		if (sum.ObservedGeneration == 3) != (anybody && !waits) || sum.ObservedGeneration > 3 {
+			t.Fatalf("observed %d of 3 by %+v", sum.ObservedGeneration, words)
+		}
+		for _, c := range sum.Conditions {
+			if len(c.Message) > maxNamed*(maxReason+20)+100 {
+				t.Fatalf("%d bytes: %s", len(c.Message), c.Message)
+			}
+		}
+		checkSilence(t, ds, words, sum)
+	})
+}
+
+// checkSilence: a host that falls silent makes nothing better, takes no pod away, and is never waited for.
+func checkSilence(t *rapid.T, ds *appsv1.DaemonSet, words []Status, before appsv1.DaemonSetStatus) {
+	if len(words) < 2 {
+		return
+	}
+	silent := slices.Clone(words)
+	i := rapid.IntRange(0, len(words)-1).Draw(t, "falls silent")
+	silent[i].Silent = "no word from it since now"
+	after := Sum(ds, silent)
+	if after.DesiredNumberScheduled != before.DesiredNumberScheduled || after.CurrentNumberScheduled != before.CurrentNumberScheduled ||
+		after.UpdatedNumberScheduled != before.UpdatedNumberScheduled || after.NumberReady > before.NumberReady || after.NumberAvailable > before.NumberAvailable {
+		t.Fatalf("%s falls silent: %s becomes %s", words[i].Node, numbers(before), numbers(after))
+	}
+	others := slices.ContainsFunc(silent, func(s Status) bool { return s.Silent == "" })
+	if others && after.ObservedGeneration < before.ObservedGeneration {
+		t.Fatalf("%s falls silent, and observedGeneration goes back from %d to %d", words[i].Node, before.ObservedGeneration, after.ObservedGeneration)
+	}
+}
+
 // TestHistoryProperties holds for every sequence of templates, limits and running pods.
 func TestHistoryProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {

@@ -126,7 +126,7 @@ func conditions(s appsv1.DaemonSetStatus) string {
 }
 
 func TestSum(t *testing.T) {
-	done := Status{Node: "a", Generation: 3, Placed: true, HasPod: true, Ready: true, Available: true, Updated: true}
+	done := Status{Node: "a", Generation: 3, Placed: true, HasPod: true, Ready: true, Available: true, Updated: true, Revision: revB}
 	on := func(node string, change func(*Status)) Status {
 		s := done
 		s.Node = node
@@ -176,10 +176,68 @@ func TestSum(t *testing.T) {
 			"Available=True AllPodsAvailable: 0 of 0 pods are available\nProgressing=True RolloutComplete: 0 of 0 pods are updated",
 		},
 		{
-			"one host has not heard", makeDS(generation3),
-			[]Status{on("a", nil), on("b", func(s *Status) { s.Generation = 2 })},
+			"one host has not heard: it counts as it was, and what it calls up to date is not", makeDS(generation3),
+			[]Status{on("a", nil), on("b", func(s *Status) { s.Generation, s.Revision = 2, revA })},
+			"desired 2 current 2 ready 2 updated 1 available 2 unavailable 0 misscheduled 0 observed 2",
+			"Available=True AllPodsAvailable: 2 of 2 pods are available\n" +
+				"Progressing=True RolloutInProgress: 1 of 2 pods are updated (b: it has not told of generation 3 yet)",
+		},
+		{
+			"one host has not heard of a change that makes no revision", makeDS(generation3),
+			[]Status{on("b", func(s *Status) { s.Generation = 2 }), on("a", nil)},
 			"desired 2 current 2 ready 2 updated 2 available 2 unavailable 0 misscheduled 0 observed 2",
-			"Available=True AllPodsAvailable: 2 of 2 pods are available\nProgressing=True RolloutInProgress: 2 of 2 pods are updated",
+			"Available=True AllPodsAvailable: 2 of 2 pods are available\n" +
+				"Progressing=True RolloutInProgress: 2 of 2 pods are updated (b: it has not told of generation 3 yet)",
+		},
+		{
+			"a host that never spoke counts nowhere and is waited for", makeDS(generation3),
+			[]Status{on("a", nil), {Node: "b", Unheard: true}},
+			"desired 1 current 1 ready 1 updated 1 available 1 unavailable 0 misscheduled 0 observed 2",
+			"Available=True AllPodsAvailable: 1 of 1 pods are available\n" +
+				"Progressing=True RolloutInProgress: 1 of 1 pods are updated (b: it has not told of generation 3 yet)",
+		},
+		{
+			"a host that never spoke and is silent is not waited for", makeDS(generation3),
+			[]Status{on("a", nil), {Node: "b", Unheard: true, Silent: "no word from it since 12:03:10"}},
+			"desired 1 current 1 ready 1 updated 1 available 1 unavailable 0 misscheduled 0 observed 3",
+			"Available=True AllPodsAvailable: 1 of 1 pods are available\n" +
+				"Progressing=True RolloutComplete: 1 of 1 pods are updated (b: no word from it since 12:03:10)",
+		},
+		{
+			"a host that fell silent has its pod, and nothing to rely on", makeDS(generation3),
+			[]Status{on("b", func(s *Status) { s.Silent = "no word from it since 12:03:10" }), on("a", nil)},
+			"desired 2 current 2 ready 1 updated 2 available 1 unavailable 1 misscheduled 0 observed 3",
+			"Available=False PodsUnavailable: 1 of 2 pods are available (b: no word from it since 12:03:10)\n" +
+				"Progressing=True WaitingForAvailability: 2 of 2 pods are updated, 1 of them available",
+		},
+		{
+			"a host that has been silent for generations is not up to date and holds back no word of the others", makeDS(generation3),
+			[]Status{on("a", nil), on("b", func(s *Status) { s.Generation, s.Revision, s.Silent = 1, revA, "no word from it since May" })},
+			"desired 2 current 2 ready 1 updated 1 available 1 unavailable 1 misscheduled 0 observed 3",
+			"Available=False PodsUnavailable: 1 of 2 pods are available (b: no word from it since May)\n" +
+				"Progressing=True RolloutInProgress: 1 of 2 pods are updated (b: no word from it since May)",
+		},
+		{
+			"a silent host with a pod it should not have", makeDS(generation3),
+			[]Status{on("a", func(s *Status) { s.Placed, s.Silent = false, "no word" }), on("b", nil)},
+			"desired 1 current 1 ready 1 updated 1 available 1 unavailable 0 misscheduled 1 observed 3",
+			"Available=True AllPodsAvailable: 1 of 1 pods are available\nProgressing=True RolloutComplete: 1 of 1 pods are updated",
+		},
+		{
+			"a reason that was heard is told in words", makeDS(generation3),
+			[]Status{on("a", func(s *Status) {
+				s.Ready, s.Available, s.PodUID, s.Code, s.Restarts = false, false, podUID, CodeCrashLoopBackOff, 7
+			})},
+			"desired 1 current 1 ready 0 updated 1 available 0 unavailable 1 misscheduled 0 observed 3",
+			"Available=False PodsUnavailable: 0 of 1 pods are available (a: pod web-7dhp6 is not ready: CrashLoopBackOff, 7 restarts)\n" +
+				"Progressing=True WaitingForAvailability: 1 of 1 pods are updated, 0 of them available",
+		},
+		{
+			"a host says a lot", makeDS(generation3),
+			[]Status{on("a", func(s *Status) { s.Available, s.Reason = false, "line\n"+strings.Repeat("x", 1000) })},
+			"desired 1 current 1 ready 1 updated 1 available 0 unavailable 1 misscheduled 0 observed 3",
+			"Available=False PodsUnavailable: 0 of 1 pods are available (a: line?" + strings.Repeat("x", 192) + "…)\n" +
+				"Progressing=True WaitingForAvailability: 1 of 1 pods are updated, 0 of them available",
 		},
 		{
 			"paused", makeDS(generation3, pausing),
@@ -229,6 +287,11 @@ func TestConditionsKeepTheirTransitionTime(t *testing.T) {
 		{"unchanged, though a host says something newer", func() Status { s := up; s.Since = at(5).Time; return s }(), at(1)},
 		{"changed, by what the host can tell; never before the last change", down, at(1)},
 		{"changed again", func() Status { s := up; s.Since = at(9).Time; return s }(), at(9)},
+		{"silent", func() Status {
+			s := up
+			s.Since, s.Silent, s.SilentSince = at(9).Time, "no word", at(12).Time
+			return s
+		}(), at(12)},
 	} {
 		ds.Status = Sum(ds, []Status{step.status})
 		if got := ds.Status.Conditions[0].LastTransitionTime; !got.Equal(&step.want) {

@@ -1,6 +1,7 @@
 package daemonset
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -20,17 +21,18 @@ const (
 	ConditionProgressing appsv1.DaemonSetConditionType = "Progressing"
 )
 
-// maxNamed bounds how many hosts a condition's message names.
-const maxNamed = 5
+// maxNamed bounds how many hosts a condition's message names, maxReason what is said of one, in bytes.
+const (
+	maxNamed  = 5
+	maxReason = 200
+)
 
-// Sum adds the hosts' words up to the DaemonSet's status (SEMANTICS.md 16). ds.Status is what was told before; of it only the
-// conditions' transition times and the collision count are kept.
+// Sum adds the words of the fleet's hosts up to the DaemonSet's status (SEMANTICS.md 16): one word of each member, see Status.Silent
+// and Status.Unheard. ds.Status is what was told before; of it only the conditions' transition times and the collision count are kept.
 func Sum(ds *appsv1.DaemonSet, statuses []Status) appsv1.DaemonSetStatus {
-	sum := appsv1.DaemonSetStatus{CollisionCount: ds.Status.CollisionCount}
-	for i, s := range statuses {
-		if i == 0 || s.Generation < sum.ObservedGeneration {
-			sum.ObservedGeneration = s.Generation // the view that everybody has acted on
-		}
+	statuses = asOfNow(ds, statuses)
+	sum := appsv1.DaemonSetStatus{CollisionCount: ds.Status.CollisionCount, ObservedGeneration: observedGeneration(ds, statuses)}
+	for _, s := range statuses {
 		if !s.Placed {
 			sum.NumberMisscheduled += one(s.HasPod)
 			continue
@@ -43,10 +45,54 @@ func Sum(ds *appsv1.DaemonSet, statuses []Status) appsv1.DaemonSetStatus {
 	}
 	sum.NumberUnavailable = sum.DesiredNumberScheduled - sum.NumberAvailable
 	sum.Conditions = []appsv1.DaemonSetCondition{
-		since(ds, statuses, available(sum, statuses)),
+		since(ds, statuses, available(ds, sum, statuses)),
 		since(ds, statuses, progressing(ds, sum, statuses)),
 	}
 	return sum
+}
+
+// asOfNow is what the words come to today. A host that is silent has nothing that could be relied on, though its pod may well run. And
+// an old word of being up to date was said of another generation: it holds if its revision is the one that others call current now.
+func asOfNow(ds *appsv1.DaemonSet, statuses []Status) []Status {
+	current := ""
+	for _, s := range statuses {
+		if s.Generation == ds.Generation && s.HasPod && s.Updated {
+			current = max(current, s.Revision) // all say the same, or one of them lies; then the order of the words decides nothing
+		}
+	}
+	statuses = slices.Clone(statuses)
+	for i := range statuses {
+		s := &statuses[i]
+		if s.Silent != "" {
+			s.Ready, s.Available = false, false
+		}
+		if s.Generation != ds.Generation {
+			s.Updated = current != "" && s.Revision == current
+		}
+	}
+	return statuses
+}
+
+// observedGeneration is the generation that every host has acted on, as far as one is heard of: kubectl waits for it. A host that is
+// silent is not waited for, or one dead machine would hold every rollout back.
+func observedGeneration(ds *appsv1.DaemonSet, statuses []Status) int64 {
+	observed, anybody := ds.Generation, false
+	for _, s := range statuses {
+		if s.Silent != "" {
+			continue
+		}
+		anybody = true
+		if s.Unheard {
+			observed = min(observed, ds.Generation-1)
+		}
+		if !s.Unheard || s.Generation > 0 { // one that never spoke has not told how far behind it is
+			observed = min(observed, s.Generation)
+		}
+	}
+	if !anybody {
+		return 0
+	}
+	return observed
 }
 
 func one(yes bool) int32 {
@@ -56,12 +102,13 @@ func one(yes bool) int32 {
 	return 0
 }
 
-func available(sum appsv1.DaemonSetStatus, statuses []Status) appsv1.DaemonSetCondition {
+func available(ds *appsv1.DaemonSet, sum appsv1.DaemonSetStatus, statuses []Status) appsv1.DaemonSetCondition {
 	c := appsv1.DaemonSetCondition{Type: ConditionAvailable, Status: corev1.ConditionTrue, Reason: "AllPodsAvailable"}
 	c.Message = fmt.Sprintf("%d of %d pods are available", sum.NumberAvailable, sum.DesiredNumberScheduled)
 	if sum.NumberUnavailable > 0 {
 		c.Status, c.Reason = corev1.ConditionFalse, "PodsUnavailable"
-		c.Message += hosts(statuses, func(s Status) bool { return s.Placed && !s.Available })
+		missing := func(s Status) bool { return s.Placed && !s.Available }
+		c.Message += hosts(statuses, missing, func(s Status) string { return cmp.Or(s.Silent, s.Explain(ds.Name)) })
 	}
 	return c
 }
@@ -70,14 +117,13 @@ func progressing(ds *appsv1.DaemonSet, sum appsv1.DaemonSetStatus, statuses []St
 	c := appsv1.DaemonSetCondition{Type: ConditionProgressing, Status: corev1.ConditionTrue}
 	c.Message = fmt.Sprintf("%d of %d pods are updated", sum.UpdatedNumberScheduled, sum.DesiredNumberScheduled)
 	complete := sum.ObservedGeneration >= ds.Generation && sum.UpdatedNumberScheduled == sum.DesiredNumberScheduled
+	named := func(s Status) bool { return behind(ds, s) || (s.Placed && !s.Updated) }
 	switch {
 	case complete && sum.NumberUnavailable == 0:
 		c.Reason = "RolloutComplete"
-		return c
 	case complete:
 		c.Reason = "WaitingForAvailability"
 		c.Message += fmt.Sprintf(", %d of them available", sum.NumberAvailable)
-		return c
 	case paused(ds):
 		c.Status, c.Reason = corev1.ConditionUnknown, "RolloutPaused"
 	case onDelete(ds):
@@ -85,28 +131,41 @@ func progressing(ds *appsv1.DaemonSet, sum appsv1.DaemonSetStatus, statuses []St
 	default:
 		c.Reason = "RolloutInProgress"
 	}
-	c.Message += hosts(statuses, func(s Status) bool { return s.Placed && !s.Updated })
+	c.Message += hosts(statuses, named, func(s Status) string {
+		switch {
+		case s.Silent != "":
+			return s.Silent
+		case behind(ds, s):
+			return fmt.Sprintf("it has not told of generation %d yet", ds.Generation)
+		}
+		return s.Explain(ds.Name)
+	})
 	return c
 }
 
-// hosts lists those that match with their reasons, in the order of their names.
-func hosts(statuses []Status, match func(Status) bool) string {
-	var named []string
+// behind: the host has not acted on the present generation, as far as is known.
+func behind(ds *appsv1.DaemonSet, s Status) bool { return s.Unheard || s.Generation < ds.Generation }
+
+// hosts lists those that match and why, in the order of their names.
+func hosts(statuses []Status, match func(Status) bool, why func(Status) string) string {
+	var matching []Status
 	for _, s := range statuses {
 		if match(s) {
-			named = append(named, s.Node+": "+s.Reason)
+			matching = append(matching, s)
 		}
 	}
-	slices.Sort(named)
-	more := ""
-	if len(named) > maxNamed {
-		more = fmt.Sprintf("; and %d more", len(named)-maxNamed)
-		named = named[:maxNamed]
-	}
-	if len(named) == 0 {
+	if len(matching) == 0 {
 		return ""
 	}
-	return " (" + strings.Join(named, "; ") + more + ")"
+	slices.SortFunc(matching, func(a, b Status) int { return cmp.Compare(a.Node, b.Node) })
+	var named []string
+	for _, s := range matching[:min(len(matching), maxNamed)] {
+		named = append(named, s.Node+": "+brief(why(s), maxReason))
+	}
+	if more := len(matching) - len(named); more > 0 {
+		named = append(named, fmt.Sprintf("and %d more", more))
+	}
+	return " (" + strings.Join(named, "; ") + ")"
 }
 
 // since completes a condition with its transition time: the one it had when it does not change, else the latest thing that a
@@ -114,8 +173,10 @@ func hosts(statuses []Status, match func(Status) bool) string {
 func since(ds *appsv1.DaemonSet, statuses []Status, c appsv1.DaemonSetCondition) appsv1.DaemonSetCondition {
 	var latest time.Time
 	for _, s := range statuses {
-		if s.Since.After(latest) {
-			latest = s.Since
+		for _, at := range []time.Time{s.Since, s.SilentSince} {
+			if at.After(latest) {
+				latest = at
+			}
 		}
 	}
 	c.LastTransitionTime = metav1.NewTime(latest)
