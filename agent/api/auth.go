@@ -24,8 +24,9 @@ const (
 
 func (r role) String() string { return [...]string{"nobody", "viewer", "operator", "admin"}[r] }
 
-// The organizations of certificates, as `picket pki` writes them. Those of hosts give no role here: a host is no user.
+// The organizations of certificates, as `picket pki` writes them. A host is no user, whatever else its certificate says.
 const (
+	groupHosts     = "picket:hosts"
 	groupViewers   = "picket:viewers"
 	groupOperators = "picket:operators"
 	groupAdmins    = "picket:admins"
@@ -41,6 +42,21 @@ type identity struct {
 	role   role
 	// anonymous callers have shown no certificate of this fleet.
 	anonymous bool
+	// socket callers came through the unix socket.
+	socket bool
+	// host callers are agents of other hosts.
+	host bool
+	// via is the door that forwarded the call; "" for one that came from the user.
+	via string
+}
+
+// attrs say in a log who calls.
+func (u identity) attrs() []any {
+	attrs := []any{"user", u.name}
+	if u.via != "" {
+		attrs = append(attrs, "via", u.via)
+	}
+	return attrs
 }
 
 type socketKey struct{}
@@ -53,27 +69,54 @@ func markSocket(ctx context.Context, conn net.Conn) context.Context {
 	return ctx
 }
 
-// identify reads the caller from the connection. Only verified certificates count: the TLS layer also hands over unverified ones.
-func identify(r *http.Request) identity {
-	if r.Context().Value(socketKey{}) != nil {
-		return identity{name: SocketUser, groups: []string{groupAdmins, "system:authenticated"}, role: admin}
+// identify finds out who calls: whose the connection is, or the user that a door forwards.
+func (s *Server) identify(r *http.Request) (identity, error) {
+	caller := connected(r)
+	if claims(r.Header) && !caller.anonymous {
+		return s.claimed(r, caller)
 	}
-	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 && len(r.TLS.VerifiedChains[0]) > 0 {
-		if cert := r.TLS.VerifiedChains[0][0]; cert.Subject.CommonName != "" {
-			return certificateIdentity(cert)
+	return caller, nil
+}
+
+// connected reads the caller from the connection.
+func connected(r *http.Request) identity {
+	if r.Context().Value(socketKey{}) != nil {
+		id := identityOf(SocketUser, []string{groupAdmins})
+		id.socket = true
+		return id
+	}
+	if cert := clientCertificate(r); cert != nil && cert.Subject.CommonName != "" {
+		id := identityOf(cert.Subject.CommonName, cert.Subject.Organization)
+		if slices.Contains(cert.Subject.Organization, groupHosts) {
+			id.host, id.role = true, nobody
 		}
+		return id
 	}
 	return identity{name: "system:anonymous", groups: []string{"system:unauthenticated"}, anonymous: true}
 }
 
-func certificateIdentity(cert *x509.Certificate) identity {
-	id := identity{name: cert.Subject.CommonName, groups: append(slices.Clone(cert.Subject.Organization), "system:authenticated")}
-	for group, role := range map[string]role{groupViewers: viewer, groupOperators: operator, groupAdmins: admin} {
-		if slices.Contains(cert.Subject.Organization, group) {
-			id.role = max(id.role, role)
-		}
+// clientCertificate is the caller's; nil when there is none. Only verified ones count: the TLS layer also hands over others.
+func clientCertificate(r *http.Request) *x509.Certificate {
+	if r.TLS == nil || len(r.TLS.VerifiedChains) == 0 || len(r.TLS.VerifiedChains[0]) == 0 {
+		return nil
+	}
+	return r.TLS.VerifiedChains[0][0]
+}
+
+// roles are what the groups give.
+var roles = map[string]role{groupViewers: viewer, groupOperators: operator, groupAdmins: admin}
+
+func identityOf(name string, groups []string) identity {
+	id := identity{name: name, groups: append(slices.Clone(groups), "system:authenticated")}
+	for _, group := range groups {
+		id.role = max(id.role, roles[group])
 	}
 	return id
+}
+
+// rolesIn are those of the groups that give a role.
+func rolesIn(groups []string) []string {
+	return slices.DeleteFunc(slices.Clone(groups), func(group string) bool { return roles[group] == nobody })
 }
 
 // needed is the least role that may use a verb of a resource, or a subresource.

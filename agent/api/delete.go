@@ -2,7 +2,9 @@ package api
 
 import (
 	"net/http"
+	"slices"
 
+	"golang.org/x/sync/errgroup"
 	appsv1 "k8s.io/api/apps/v1"
 	policyv1 "k8s.io/api/policy/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -20,23 +22,26 @@ func (s *Server) delete(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	last, err := s.remove(c, opts)
+	last, lives, err := s.remove(c, opts)
 	if err != nil {
 		return err
 	}
 	// A pod lives on until it has stopped: then the client gets the pod, else a Status. kubectl waits by the uid.
-	if still, ok := s.cache.Get(c.resource.GroupResource(), c.namespace, c.name); ok && len(opts.DryRun) == 0 && still.GetUID() == last.GetUID() {
-		return c.writeObject(w, http.StatusOK, still)
+	if lives {
+		return c.writeObject(w, http.StatusOK, last)
 	}
 	writeJSON(w, http.StatusOK, c.success(c.name, last))
 	return nil
 }
 
-// remove deletes the object of the request.
-func (s *Server) remove(c *call, opts metav1.DeleteOptions) (Object, error) {
+// remove deletes the object of the request. lives tells that it is there until it has come to its end.
+func (s *Server) remove(c *call, opts metav1.DeleteOptions) (last Object, lives bool, err error) {
 	before, err := s.current(c)
 	if err != nil {
-		return nil, err
+		return nil, false, err
+	}
+	if node := s.elsewhere(before); node != "" {
+		return s.removeElsewhere(c, node, before, opts)
 	}
 	write := Write{Name: c.name, GracePeriodSeconds: opts.GracePeriodSeconds, DryRun: len(opts.DryRun) > 0}
 	if p := opts.Preconditions; p != nil {
@@ -48,16 +53,19 @@ func (s *Server) remove(c *call, opts metav1.DeleteOptions) (Object, error) {
 		}
 	}
 	if err := orphans(c, opts); err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	last, err := s.write(c, write)
+	last, err = s.write(c, write)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if last == nil {
 		last = before
 	}
-	return last, nil
+	if still, ok := s.cache.Get(c.resource.GroupResource(), c.namespace, c.name); ok && !write.DryRun && still.GetUID() == last.GetUID() {
+		return still, true, nil
+	}
+	return last, false, nil
 }
 
 // orphans refuses to let a DaemonSet's pods outlive it: nothing would look after them, and deleting them after all is not what
@@ -92,22 +100,37 @@ func (s *Server) deleteCollection(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
-	objects, _ := s.cache.snapshot(sel)
 	l := list{kind: c.resource.Kind + "List", apiVersion: c.resource.GroupVersion.String()}
-	for _, obj := range objects {
-		one := *c
-		one.namespace, one.name = obj.GetNamespace(), obj.GetName()
-		last, err := s.remove(&one, opts)
-		if apierrors.IsNotFound(err) {
-			continue
-		}
-		if err != nil {
-			return err
-		}
-		l.items = append(l.items, last)
+	if l.items, err = s.removeAll(c, sel, opts); err != nil {
+		return err
 	}
 	l.ResourceVersion = formatVersion(s.cache.version())
 	return c.writeList(w, l)
+}
+
+// removeAtOnce is how many objects of a collection are deleted at one time: other hosts' pods wait for the network.
+const removeAtOnce = 8
+
+// removeAll deletes what is selected. One that cannot be deleted, because its host is down, keeps none of the others.
+func (s *Server) removeAll(c *call, sel selection, opts metav1.DeleteOptions) ([]Object, error) {
+	objects, _ := s.cache.snapshot(sel)
+	removed := make([]Object, len(objects))
+	var group errgroup.Group
+	group.SetLimit(removeAtOnce)
+	for i, obj := range objects {
+		group.Go(func() error {
+			one := *c
+			one.namespace, one.name = obj.GetNamespace(), obj.GetName()
+			last, _, err := s.remove(&one, opts)
+			if apierrors.IsNotFound(err) {
+				return nil
+			}
+			removed[i] = last
+			return err
+		})
+	}
+	err := group.Wait()
+	return slices.DeleteFunc(removed, func(obj Object) bool { return obj == nil }), err
 }
 
 // evict deletes a pod the way `kubectl drain` does. There are no disruption budgets here that could speak against it.
@@ -131,7 +154,7 @@ func (s *Server) evict(w http.ResponseWriter, c *call) error {
 	if err := invalidOptions("DeleteOptions", metavalidation.ValidateDeleteOptions(&opts)); err != nil {
 		return err
 	}
-	if _, err := s.remove(c, opts); err != nil {
+	if _, _, err := s.remove(c, opts); err != nil {
 		return err
 	}
 	writeJSON(w, http.StatusCreated, metav1.Status{TypeMeta: metav1.TypeMeta{APIVersion: "v1", Kind: "Status"}, Status: metav1.StatusSuccess})

@@ -31,6 +31,9 @@ func (s *Server) exec(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
+	if node := s.elsewhere(pod); node != "" {
+		return s.forward(w, c, node)
+	}
 	p := parameters{values: c.URL.Query()}
 	opts := &remotecommand.Options{Stdin: p.boolean("stdin"), Stdout: p.boolean("stdout"), Stderr: p.boolean("stderr"), TTY: p.boolean("tty")}
 	command := p.values["command"]
@@ -53,7 +56,7 @@ func (s *Server) exec(w http.ResponseWriter, c *call) error {
 	if !httpstream.IsUpgradeRequest(c.Request) {
 		return apierrors.NewBadRequest("Upgrade request required")
 	}
-	s.log.Info("exec", "user", c.user.name, "namespace", c.namespace, "pod", c.name, "container", container, "command", command[0])
+	s.log.With(c.user.attrs()...).Info("exec", "namespace", c.namespace, "pod", c.name, "container", container, "command", command[0])
 	ctx, cancel := context.WithCancel(c.Context())
 	defer cancel()
 	run := &execution{ctx: ctx, backend: s.backend, pod: pod, container: container}

@@ -24,6 +24,9 @@ func (s *Server) logs(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
+	if node := s.elsewhere(pod); node != "" {
+		return s.forward(w, c, node)
+	}
 	opts, err := logOptions(c.URL.Query(), c.name)
 	if err != nil {
 		return err

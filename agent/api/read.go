@@ -27,6 +27,11 @@ func (s *Server) get(w http.ResponseWriter, c *call) error {
 	if err != nil {
 		return err
 	}
+	if node := s.elsewhere(obj); node != "" {
+		if obj, err = s.fresh(w, c, obj, node); err != nil {
+			return err
+		}
+	}
 	return c.writeObject(w, http.StatusOK, obj)
 }
 
@@ -84,6 +89,10 @@ func (s *Server) list(w http.ResponseWriter, c *call) error {
 	objects, version, err := s.objectsFor(sel, opts)
 	if err != nil {
 		return err
+	}
+	if node := s.witness(c, sel); node != "" && opts.Continue == "" {
+		objects = s.eventsFrom(w, c, node, objects, version)
+		opts.Limit = 0 // a second page would know this host's own only
 	}
 	l := list{kind: c.resource.Kind + "List", apiVersion: c.resource.GroupVersion.String(), items: objects}
 	l.ResourceVersion = formatVersion(version)

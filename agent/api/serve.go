@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -30,10 +31,20 @@ func (s *Server) serve(w http.ResponseWriter, r *http.Request) {
 		handler(w, r)
 		return
 	}
-	c := &call{Request: r, user: identify(r)}
-	if err := s.answer(w, c); err != nil {
+	if err := s.answerAs(w, r); err != nil {
 		writeError(w, err)
 	}
+}
+
+func (s *Server) answerAs(w http.ResponseWriter, r *http.Request) error {
+	if strings.HasPrefix(r.URL.Path, pathPeers) {
+		return s.servePeer(w, r)
+	}
+	user, err := s.identify(r)
+	if err != nil {
+		return err
+	}
+	return s.answer(w, &call{Request: r, user: user})
 }
 
 // open finds the paths that need no certificate.
@@ -69,6 +80,9 @@ func (s *Server) answer(w http.ResponseWriter, c *call) error {
 	if c.resource == nil {
 		if err := c.authorize(); err != nil {
 			return err
+		}
+		if a := s.actionOf(c.URL.Path); a != nil {
+			return s.act(w, c, a)
 		}
 		if describes := describe(c.URL.Path); describes != nil {
 			describes(w, c.Request)

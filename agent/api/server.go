@@ -36,6 +36,12 @@ type Options struct {
 	// NodeName is the host's; Version is picket's own.
 	NodeName string
 	Version  string
+	// Fleet is the other hosts; nil is a host alone.
+	Fleet Fleet
+	// PeerHandler serves what other hosts' agents ask, below /picket/v1/. It is called only for those that Fleet.Peer accepts.
+	PeerHandler http.Handler
+	// Door tells whether this host may write what is the fleet's and forward its users' calls; nil: it may.
+	Door func() bool
 	// Healthz and Readyz tell what is wrong; nil is fine.
 	Healthz func() error
 	Readyz  func() error
@@ -46,6 +52,10 @@ type Options struct {
 type Server struct {
 	cache   *Cache
 	backend Backend
+	fleet   Fleet // nil: there are no other hosts
+	peers   http.Handler
+	door    func() bool
+	node    string
 	log     *slog.Logger
 	http    *http.Server
 	healthz func() error
@@ -67,7 +77,7 @@ func New(o Options) (*Server, error) {
 	}
 	o.Logger = o.Logger.With("node", o.NodeName)
 	s := &Server{
-		cache: o.Cache, backend: o.Backend, log: o.Logger, healthz: o.Healthz, readyz: o.Readyz, version: newVersionInfo(o.Version),
+		cache: o.Cache, backend: o.Backend, fleet: o.Fleet, peers: o.PeerHandler, door: o.Door, node: o.NodeName, log: o.Logger, healthz: o.Healthz, readyz: o.Readyz, version: newVersionInfo(o.Version),
 		short: make(chan struct{}, maxInFlight), long: make(chan struct{}, maxLongRunning),
 	}
 	s.http = &http.Server{

@@ -211,9 +211,14 @@ func invalid(c *call, name string, errs field.ErrorList) error {
 // write hands a change to the Backend and says in the log who made it.
 func (s *Server) write(c *call, write Write) (Object, error) {
 	write.Resource, write.Namespace, write.Author = c.resource.GroupResource(), c.namespace, c.user.name
+	if !write.DryRun { // a dry run is a question: `kubectl diff`
+		if err := s.mayWrite(write.Resource, write.Name); err != nil {
+			return nil, err
+		}
+	}
 	obj, err := s.backend.Write(c.Context(), write)
 	if !write.DryRun {
-		log := s.log.With("user", c.user.name, "verb", c.verb, "resource", write.Resource.String(), "namespace", write.Namespace, "name", write.Name)
+		log := s.log.With(c.user.attrs()...).With("verb", c.verb, "resource", write.Resource.String(), "namespace", write.Namespace, "name", write.Name)
 		if err != nil {
 			log = log.With("error", err)
 		}

@@ -2,6 +2,7 @@ package apitest
 
 import (
 	"context"
+	"crypto"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -129,7 +130,7 @@ func (h *Host) Kubeconfig(t testing.TB, user string, organizations ...string) st
 // Authority is a certificate authority of one test.
 type Authority struct {
 	cert *x509.Certificate
-	key  *ecdsa.PrivateKey
+	key  crypto.Signer
 	pool *x509.CertPool
 	pem  []byte
 }
