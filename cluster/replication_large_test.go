@@ -77,8 +77,10 @@ func (f *agents) partitions(random *rand.Rand, cuts int) map[string]Version {
 			a.say("default/web", fmt.Sprint(cut, i))
 			time.Sleep(time.Duration(random.IntN(2000)) * time.Millisecond)
 		}
-		f.net.Heal()
-		time.Sleep(time.Duration(random.IntN(20000)) * time.Millisecond)
+		if cut < cuts-1 {
+			f.net.Heal()
+			time.Sleep(time.Duration(random.IntN(20000)) * time.Millisecond)
+		}
 	}
 	return highest
 }
