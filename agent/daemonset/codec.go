@@ -119,19 +119,16 @@ func DecodeStatus(b []byte) (Status, error) {
 	case b[0] != statusFormat:
 		return Status{}, fmt.Errorf("cannot read a status of format %d: this version of picketd knows format %d", b[0], statusFormat)
 	}
-	r := reader{rest: b[1:]}
+	r := reader{b[1:]}
 	s := r.status()
-	if r.short || s.HasPod && s.PodUID == "" || !bytes.Equal(s.Encode(), b) {
+	if s.HasPod && s.PodUID == "" || !bytes.Equal(s.Encode(), b) {
 		return Status{}, errors.New("cannot read a status: it is damaged")
 	}
 	return s, nil
 }
 
-// reader takes an encoded status apart. Once short, what it returns means nothing.
-type reader struct {
-	rest  []byte
-	short bool
-}
+// reader takes an encoded status apart. It does not complain: whether the bytes were a status shows when they are written again.
+type reader struct{ rest []byte }
 
 func (r *reader) status() Status {
 	var s Status
@@ -171,7 +168,7 @@ func (r *reader) pod(s *Status, bits uint16) {
 
 // take returns n bytes, zeros when there are fewer.
 func (r *reader) take(n int) []byte {
-	if r.short = r.short || len(r.rest) < n; r.short {
+	if len(r.rest) < n {
 		return make([]byte, n)
 	}
 	taken := r.rest[:n]
@@ -181,11 +178,7 @@ func (r *reader) take(n int) []byte {
 
 func (r *reader) uvarint() uint64 {
 	v, n := binary.Uvarint(r.rest)
-	if n <= 0 {
-		r.short = true
-		return 0
-	}
-	r.rest = r.rest[n:]
+	r.rest = r.rest[max(n, 0):]
 	return v
 }
 

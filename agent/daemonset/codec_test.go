@@ -210,3 +210,14 @@ func FuzzDecodeStatus(f *testing.F) {
 		}
 	})
 }
+
+func BenchmarkStatus(b *testing.B) {
+	s := told(crashing, func(s *Status) { s.Revision = "5b8f9d7c6" })
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := DecodeStatus(s.Encode()); err != nil {
+			b.Fatal(err)
+		}
+	}
+	b.ReportMetric(float64(len(s.Encode())), "B/status")
+}

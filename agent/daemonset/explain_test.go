@@ -136,8 +136,8 @@ func TestReasons(t *testing.T) {
 		if s.Code != c.code || s.Reason != named(c.here) || s.Explain("web") != s.Reason {
 			t.Errorf("%v: got %v %q\nwant %q", c.code, s.Code, s.Reason, named(c.here))
 		}
-		if got := heard(t, s).Explain("web"); got != named(c.remote) {
-			t.Errorf("%v, heard elsewhere: got %q\nwant %q", c.code, got, named(c.remote))
+		if got := heard(t, s); got.Explain("web") != named(c.remote) || got.Detail != s.Detail {
+			t.Errorf("%v, heard elsewhere: got %q (%q)\nwant %q (%q)", c.code, got.Explain("web"), got.Detail, named(c.remote), s.Detail)
 		}
 	}
 	seen[CodeNoRevision] = true // TestWithoutHistoryNothingIsReplaced
