@@ -39,12 +39,20 @@ func podPath(c *call) string {
 
 // podIn reads a pod out of another host's answer; nil when it is a Status.
 func podIn(answer []byte, known Object, node string) (Object, error) {
+	var of metav1.TypeMeta
+	if err := json.Unmarshal(answer, &of); err != nil {
+		return nil, fmt.Errorf("cannot read what %s answers: %w", node, err)
+	}
+	switch of.Kind {
+	case "Status":
+		return nil, nil
+	case "Pod":
+	default:
+		return nil, fmt.Errorf("%s answers with a %q instead of a pod", node, of.Kind)
+	}
 	var pod corev1.Pod
 	if err := json.Unmarshal(answer, &pod); err != nil {
 		return nil, fmt.Errorf("cannot read what %s answers: %w", node, err)
-	}
-	if pod.Kind != "Pod" {
-		return nil, nil
 	}
 	pod.ResourceVersion = known.GetResourceVersion()
 	return &pod, nil
