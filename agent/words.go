@@ -5,7 +5,9 @@ import (
 	"reflect"
 	"strings"
 
+	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
+	"k8s.io/kubectl/pkg/util/qos"
 
 	"github.com/picketd/picket/agent/daemonset"
 	"github.com/picketd/picket/agent/manifest"
@@ -64,7 +66,7 @@ func (l *loop) sumAll() {
 // sum makes the DaemonSet's status of all hosts' words.
 func (l *loop) sum(d *daemonSet) {
 	d.unsummed = false
-	if d.object == nil || !l.adopted {
+	if d.object == nil {
 		return
 	}
 	var statuses []daemonset.Status
@@ -80,10 +82,16 @@ func (l *loop) sum(d *daemonSet) {
 // wordOf is what a host says of a DaemonSet, as far as it is heard.
 func (l *loop) wordOf(d *daemonSet, name string) daemonset.Status {
 	if name == l.node.name {
+		if !l.adopted {
+			return daemonset.Status{Node: name, Unheard: true, Silent: "containerd does not answer here", SilentSince: l.word.since}
+		}
 		return d.own
 	}
 	word := l.asHeard(d.others[name], name)
 	word.Unheard = word.Generation < d.object.Generation
+	if ready := l.nodes[name].ready; word.Unheard && word.Silent == "" && ready.status == corev1.ConditionFalse {
+		word.Silent, word.SilentSince = ready.message, ready.since.Time // it decides nothing before it knows what runs there
+	}
 	return word
 }
 
@@ -147,11 +155,22 @@ func (l *loop) blueprint(d *daemonSet, revision string) *daemonset.Blueprint {
 	if err != nil {
 		return nil
 	}
-	b, err := daemonset.NewBlueprint(d.object, rev, manifest.DefaultPod)
+	b, err := daemonset.NewBlueprint(d.object, rev, manifest.DefaultPod, func(p *corev1.Pod) { p.Status.QOSClass = qos.ComputePodQOS(p) })
 	if err != nil {
 		l.log.Warn("pods of other hosts cannot be shown", "daemonset", d.object.Namespace+"/"+d.object.Name, "error", err)
 		return nil
 	}
 	d.blueprints[revision] = b
 	return b
+}
+
+// revisionsOf are the revisions of a DaemonSet that pods run anywhere, as far as is heard: history must keep them.
+func (l *loop) revisionsOf(unit types.NamespacedName) []string {
+	running := l.pods.revisionsOf(unit)
+	if d, ok := l.daemonSets[unit]; ok {
+		for _, word := range d.others {
+			running = append(running, word.Revision)
+		}
+	}
+	return running
 }

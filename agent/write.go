@@ -172,7 +172,7 @@ func (l *loop) prepare(object manifest.Object) (cluster.Write, error) {
 	if ds, ok := object.(*appsv1.DaemonSet); ok {
 		ds = ds.DeepCopy()
 		ds.UID = daemonset.UID(ref.Kind, ref.Namespace, ref.Name, l.store.Birth(storeKey(ref)))
-		b.Revisions = daemonset.NextHistory(b.Revisions, ds, l.pods.revisionsOf(types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}))
+		b.Revisions = daemonset.NextHistory(b.Revisions, ds, l.revisionsOf(types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}))
 	}
 	bytes, err := json.Marshal(b)
 	if err != nil {

@@ -78,7 +78,7 @@ func (r *Replication) empty(node string, o *outbox) {
 		r.mu.Unlock()
 		if err := r.push(node, batch); err != nil && r.ctx.Err() == nil {
 			r.stats.failedCalls.Add(1)
-			r.log.Debug("a neighbour was not told", "node", node, "err", err)
+			r.log.Debug("a neighbour was not told", "host", node, "err", err)
 			r.compareSoon(node, retryAfter)
 		}
 	}

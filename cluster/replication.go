@@ -283,7 +283,7 @@ func (r *Replication) compareOnce(node string) {
 		r.syncOnce.Do(func() { close(r.synced) })
 	case r.ctx.Err() == nil:
 		r.stats.failedCalls.Add(1)
-		r.log.Debug("cannot compare with another host", "node", node, "err", err)
+		r.log.Debug("cannot compare with another host", "host", node, "err", err)
 	}
 	r.wake()
 }
@@ -386,8 +386,8 @@ func (r *Replication) take(from string, records []record) error {
 		changed, refused, err := r.sets[set].merge(from, mine)
 		r.stats.merged.Add(uint64(len(changed)))
 		r.stats.refused.Add(uint64(refused))
-		if refused > 0 {
-			r.log.Warn("another host sends what is not to be taken", "node", from, "err", err)
+		if refused > 0 && err != nil { // statuses of a host that the roster does not have yet are no reason
+			r.log.Warn("another host sends what is not to be taken", "host", from, "err", err)
 			err = nil
 		}
 		errs = append(errs, err)

@@ -45,7 +45,7 @@ func (r *Replication) ServeHTTP(w http.ResponseWriter, req *http.Request) {
 	}
 	if err != nil {
 		r.stats.rejected.Add(1)
-		r.log.Debug("another host's request is refused", "node", from.Node, "path", req.URL.Path, "err", err)
+		r.log.Debug("another host's request is refused", "host", from.Node, "path", req.URL.Path, "err", err)
 		http.Error(w, err.Error(), http.StatusBadRequest)
 		return
 	}
