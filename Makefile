@@ -1,5 +1,5 @@
-# make run: a fleet of one host in a scratch directory, until make stop. make test: everything, real containerd included.
-# Both install what is missing.
+# make run: a fleet of three hosts on this machine, with the examples, until make fleet-down. make fleet N=5: a fleet of five.
+# make test: everything, real containerd included. All of them install what is missing.
 .DEFAULT_GOAL := build
 SHELL := /bin/bash
 
@@ -14,7 +14,7 @@ LDFLAGS = -s -w -X main.version=$(VERSION) \
 
 export CGO_ENABLED = 0
 
-.PHONY: build run stop test lint fmt generate bench soak race clean deps
+.PHONY: build run fleet fleet-down stop test lint fmt generate bench soak race clean deps
 
 build:
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
@@ -25,8 +25,13 @@ deps:
 run: deps build
 	@go run ./scripts/run
 
-stop:
-	@go run ./scripts/run stop
+# fleet starts N hosts and nothing on them.
+N ?= 3
+fleet: deps build
+	@go run ./scripts/run fleet $(N)
+
+fleet-down stop:
+	@go run ./scripts/run fleet-down
 
 test: deps
 	go test -timeout 12m ./...

@@ -9,6 +9,9 @@ import (
 	"time"
 )
 
+// runcRoot is where containerd's shims have runc keep its state, by containerd's namespaces.
+const runcRoot = "/run/containerd/runc"
+
 // Leftover is the containerd that Start made in dir in a process that has died since. It is for Crash.
 func Leftover(dir string) *Containerd {
 	return &Containerd{Dir: dir, Address: filepath.Join(dir, socketName), cgroups: map[string]bool{}}
@@ -20,20 +23,36 @@ func (c *Containerd) Crash() error {
 	if err := errors.Join(c.Kill(), c.killAtOnce(), c.removeSockets()); err != nil {
 		return err
 	}
-	state := filepath.Join(c.Dir, "state")
-	bundles, _ := filepath.Glob(filepath.Join(state, "io.containerd.runtime.v2.task/*/*"))
-	for _, bundle := range bundles {
-		ns, id := filepath.Base(filepath.Dir(bundle)), filepath.Base(bundle)
-		if err := os.RemoveAll(filepath.Join("/run/containerd/runc", ns, id)); err != nil {
-			return fmt.Errorf("cannot remove runc's state of %s: %w", id, err)
-		}
-		_ = os.Remove(filepath.Join("/run/containerd/runc", ns)) // one that is used stays
+	if err := c.forgetRunc(); err != nil {
+		return err
 	}
+	state := filepath.Join(c.Dir, "state")
 	if err := unmountUnder(state); err != nil {
 		return err
 	}
-	if err := os.RemoveAll(state); err != nil {
-		return fmt.Errorf("cannot remove containerd's state: %w", err)
+	for _, path := range []string{state, c.Address, c.Address + ".ttrpc"} {
+		if err := os.RemoveAll(path); err != nil {
+			return fmt.Errorf("cannot remove containerd's state: %w", err)
+		}
+	}
+	return nil
+}
+
+// forgetRunc removes what runc remembers of the containers, outside of Dir.
+func (c *Containerd) forgetRunc() error {
+	for _, part := range []string{"state", "root"} { // root's has a namespace's name even when nothing runs in it
+		tasks := filepath.Join(c.Dir, part, "io.containerd.runtime.v2.task")
+		bundles, _ := filepath.Glob(filepath.Join(tasks, "*/*"))
+		for _, bundle := range bundles {
+			ns, id := filepath.Base(filepath.Dir(bundle)), filepath.Base(bundle)
+			if err := os.RemoveAll(filepath.Join(runcRoot, ns, id)); err != nil {
+				return fmt.Errorf("cannot remove runc's state of %s: %w", id, err)
+			}
+		}
+		all, _ := filepath.Glob(filepath.Join(tasks, "*"))
+		for _, ns := range all {
+			_ = os.Remove(filepath.Join(runcRoot, filepath.Base(ns))) // one that is used stays
+		}
 	}
 	return nil
 }

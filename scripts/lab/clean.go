@@ -22,7 +22,7 @@ const (
 	// are locked.
 	temporary = "picket-lab-"
 	unlocked  = "new-picket-lab-"
-	// endWithin is how long killed processes may take to end, and their cgroups to be empty.
+	// endWithin is how long killed processes may take to end, and a cgroup to be empty.
 	endWithin = 10 * time.Second
 )
 
@@ -225,34 +225,43 @@ func unmountBelow(dir string) error {
 	return errors.Join(errs...)
 }
 
-// removeCgroup removes a pod's cgroup, in which no process is, with those of its containers from every hierarchy.
+// removeCgroup removes a pod's cgroup, with those of its containers and what is in them, from every hierarchy.
 func removeCgroup(name string) error {
 	if _, err := os.Stat("/run/systemd/system"); err == nil { // systemd's driver: runtime.sliceOf
 		slice := string(bytes.ReplaceAll(bytes.ReplaceAll([]byte(name), []byte("-"), []byte("_")), []byte("/"), []byte("-"))) + ".slice"
 		_ = exec.Command("systemctl", "stop", slice).Run() // there is none on cgroup v1
 	}
-	var errs []error
-	for _, pattern := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/*"} {
-		found, _ := filepath.Glob(filepath.Join(pattern, name))
-		for _, dir := range found {
-			below, _ := filepath.Glob(filepath.Join(dir, "*/"))
-			for _, d := range append(below, dir) {
-				errs = append(errs, removeDirectory(d))
+	for deadline := time.Now().Add(endWithin); ; time.Sleep(5 * time.Millisecond) {
+		left := cgroups(name)
+		if len(left) == 0 {
+			return nil
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("cannot remove the cgroups %s", left)
+		}
+		for _, dir := range left {
+			_ = unix.Rmdir(dir) // busy for a moment after its last process was killed
+		}
+	}
+}
+
+// cgroups are those of a pod and of its containers, which come first, in all hierarchies. What is in them is killed: the processes
+// of a container whose shim has died.
+func cgroups(name string) []string {
+	var found []string
+	for _, pattern := range []string{"/*", ""} {
+		for _, root := range []string{"/sys/fs/cgroup/*", "/sys/fs/cgroup"} {
+			dirs, _ := filepath.Glob(filepath.Join(root, name) + pattern + "/cgroup.procs")
+			for _, file := range dirs {
+				pids, _ := os.ReadFile(file) // gone: none
+				for _, pid := range bytes.Fields(pids) {
+					if n, err := strconv.Atoi(string(pid)); err == nil && n > 0 { // 0 is in another PID namespace
+						_ = syscall.Kill(n, syscall.SIGKILL) // gone already
+					}
+				}
+				found = append(found, filepath.Dir(file))
 			}
 		}
 	}
-	return errors.Join(errs...)
-}
-
-// removeDirectory removes a cgroup; one whose last process has just been killed is busy for a moment.
-func removeDirectory(dir string) error {
-	for deadline := time.Now().Add(endWithin); ; time.Sleep(5 * time.Millisecond) {
-		err := unix.Rmdir(dir)
-		if err == nil || errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
-			return nil
-		}
-		if !errors.Is(err, unix.EBUSY) || time.Now().After(deadline) {
-			return fmt.Errorf("cannot remove the cgroup %s: %w", dir, err)
-		}
-	}
+	return found
 }

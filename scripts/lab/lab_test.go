@@ -1,6 +1,7 @@
 package lab
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
@@ -21,6 +22,9 @@ import (
 var binaries string
 
 func TestMain(m *testing.M) {
+	if dir := os.Getenv("PICKET_LAB_VICTIM"); dir != "" {
+		victim(dir)
+	}
 	var err error
 	if binaries, err = os.MkdirTemp("", "picket-bin"); err == nil {
 		err = Build(binaries)
@@ -113,7 +117,7 @@ func TestHosts(t *testing.T) {
 		shims = append(shims, runtimetest.Children(pid)...)
 	}
 	pid := one.PID()
-	f.must(f.CutBoth(one, two))
+	f.must(f.Cut(two, one))
 	f.must(one.Crash())
 	for _, p := range append(shims, pid) {
 		if runtimetest.Alive(p) {
@@ -125,7 +129,7 @@ func TestHosts(t *testing.T) {
 	}
 	f.must(one.Start(t.Context()))
 	f.eventually("hello runs again", func() bool { return f.restarts(one) == "1" })
-	if f.reaches(two, one) || f.reaches(one, two) {
+	if f.reaches(two, one) {
 		t.Error("a boot has mended the wire")
 	}
 	f.must(f.Heal())
@@ -141,7 +145,9 @@ func TestHosts(t *testing.T) {
 	if got := f.restarts(two); got != "0" {
 		t.Errorf("with its agent killed, hello has restarted %q times", got)
 	}
-	f.leavesNothing()
+	f.picket(two, "delete", "daemonset", "hello", "--now")
+	f.eventually("its pod goes", func() bool { return strings.HasPrefix(f.picket(two, "get", "pods"), "No resources") })
+	f.leavesNothing(f.Close)
 }
 
 // networks: a host's own address, the machine's way to kubectl, the agent's metrics.
@@ -183,8 +189,61 @@ func (f fixture) reaches(from, to *Host) bool {
 	return conn.Close() == nil
 }
 
-// leavesNothing closes the lab and looks for what it had.
-func (f fixture) leavesNothing() {
+// victim is a process that runs a lab until it is killed.
+func victim(dir string) {
+	l, err := New(dir, 1, Options{Binaries: os.Getenv("PICKET_LAB_BINARIES")})
+	if err == nil {
+		err = l.Start(context.Background())
+	}
+	fmt.Println("started:", err)
+	select {}
+}
+
+// A lab whose process was killed is told from one that is in use, and what is left of it goes.
+func TestClean(t *testing.T) {
+	dir, err := os.MkdirTemp("", "victim-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	cmd := exec.Command(os.Args[0])
+	cmd.Env = append(os.Environ(), "PICKET_LAB_VICTIM="+dir, "PICKET_LAB_BINARIES="+binaries)
+	out, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := runtimetest.Launch(cmd, ""); err != nil {
+		t.Fatal(err)
+	}
+	if said, err := bufio.NewReader(out).ReadString('\n'); said != "started: <nil>\n" {
+		t.Fatalf("%q %v", said, err)
+	}
+	l, err := Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	f := fixture{l, t}
+	f.picket(l.Hosts[0], "apply", "-f", "../../configs/examples")
+	f.eventually("hello runs", func() bool { return f.restarts(l.Hosts[0]) == "0" })
+	if pid, ok := Owner(dir); !ok || pid != cmd.Process.Pid {
+		t.Errorf("the lab belongs to %d, not to %d", pid, cmd.Process.Pid)
+	}
+	if _, err := New(dir, 1, Options{Binaries: binaries}); err == nil {
+		t.Error("a lab was made on top of another")
+	}
+	if err := errors.Join(Clean(dir), l.Close(), l.Hosts[0].Crash()); err == nil || l.Hosts[0].get(t.Context(), "/readyz") != nil {
+		t.Errorf("another's lab was harmed: %v", err)
+	}
+	for _, pid := range runtimetest.Leftover(l.Hosts[0].containerdDir()).Shims() {
+		f.must(syscall.Kill(pid, syscall.SIGKILL)) // and nobody keeps the containers
+	}
+	f.must(cmd.Process.Kill())
+	f.eventually("the lab is nobody's", func() bool { _, ok := Owner(dir); return !ok })
+	f.leavesNothing(func() error { return Clean(dir) })
+}
+
+// leavesNothing takes the lab away and looks for what it had.
+func (f fixture) leavesNothing(takeAway func() error) {
 	f.t.Helper()
 	var networks []string
 	paths, _ := filepath.Glob(filepath.Join(f.netDir(), "*"))
@@ -197,7 +256,7 @@ func (f fixture) leavesNothing() {
 	if len(networks) != len(f.Hosts)+1 || len(pods) == 0 {
 		f.t.Fatalf("nothing to look for: networks %s, pods %s", networks, pods)
 	}
-	f.must(f.Close())
+	f.must(takeAway())
 
 	if _, err := os.Stat(f.Dir); err == nil {
 		f.t.Error("the directory is left")

@@ -4,226 +4,122 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"hash/fnv"
 	"log"
 	"net"
+	"net/http"
 	"os"
-	"os/exec"
-	"path/filepath"
-	"strings"
-	"syscall"
+	"sync"
 	"time"
 
-	"github.com/picketd/picket/runtime"
-	"github.com/picketd/picket/runtime/runtimetest"
+	"github.com/picketd/picket/scripts/lab"
 )
 
-const (
-	// hubWithin is how long Docker Hub may take to answer before it counts as out of reach.
-	hubWithin = 3 * time.Second
-	// stopWithin bounds what the pods and the agent may take to end.
-	stopWithin = time.Minute
-	// quickly is within what an agent that cannot work ends.
-	quickly = 5 * time.Second
-)
+// restartAfter is the RestartSec of systemd/picketd.service.
+const restartAfter = 2 * time.Second
 
-// images are the names that configs/examples pull.
-var images = []string{"busybox"}
-
-// serve is the host: it runs containerd, a registry if one is needed, and picketd, until it is told to end. Then it removes
-// everything that they made.
-func serve(ctx context.Context, p place) (err error) {
-	lock, err := p.hold()
+// serve is the fleet: it runs the hosts until it is told to end. Then it removes everything that they made.
+func serve(ctx context.Context, p place, n int) (err error) {
+	l, err := lab.New(p.dir, n, lab.Options{Binaries: p.binaries(), Log: os.Stderr})
 	if err != nil {
 		return err
 	}
-	defer lock.Close()
-	containerd, err := runtimetest.Start(ctx, filepath.Join(p.dir, "c"))
+	defer func() { err = errors.Join(err, l.Close()) }()
+	if err := l.Start(ctx); err != nil {
+		return err
+	}
+	listener, err := net.Listen("unix", p.control())
 	if err != nil {
 		return err
 	}
-	defer func() { err = errors.Join(err, containerd.Close()) }()
-	registry, err := p.registry()
-	if err != nil {
-		return err
+	mux := http.NewServeMux()
+	mux.HandleFunc("GET /", func(http.ResponseWriter, *http.Request) {})
+	server := &http.Server{Handler: mux}
+	var wg sync.WaitGroup
+	for _, h := range l.Hosts {
+		k := &keeper{host: h, orders: make(chan order)}
+		mux.Handle("POST /{verb}/"+h.Name, k)
+		wg.Go(func() { k.keep(ctx) })
 	}
-	if registry != nil {
-		defer func() { err = errors.Join(err, registry.Close()) }()
-	}
-	if err := p.configure(containerd.Address); err != nil {
-		return err
-	}
-	if err := p.removeBridge(); err != nil { // of an earlier run that was killed; its addresses may be others
-		return err
-	}
-	return errors.Join(p.agent(ctx), p.removeBridge(), p.unmount())
+	mux.HandleFunc("POST /", func(w http.ResponseWriter, r *http.Request) {
+		http.Error(w, fmt.Sprintf("there is no host for %s: %s to %s", r.URL.Path, l.Hosts[0].Name, l.Hosts[n-1].Name), http.StatusNotFound)
+	})
+	go func() { _ = server.Serve(listener) }() // ends with Close
+	wg.Wait()
+	return server.Close()
 }
 
-// unmount removes the file system that the agent keeps the pods' mounts in, and what a killed one left in it.
-func (p place) unmount() error {
-	var errs []error
-	for _, m := range runtimetest.Mounts(p.runDir()) {
-		if err := syscall.Unmount(m, syscall.MNT_DETACH); err != nil {
-			errs = append(errs, fmt.Errorf("cannot unmount %s: %w", m, err))
-		}
-	}
-	return errors.Join(errs...)
+// keeper is systemd and the power switch of one host.
+type keeper struct {
+	host   *lab.Host
+	orders chan order
 }
 
-// agent runs picketd until ctx ends, as systemd would: one that ends by itself is started again. Three that end at once are given up.
-func (p place) agent(ctx context.Context) error {
-	for quick := 0; ; {
-		agent := exec.Command(p.binary("picketd"), "--config", p.config())
-		agent.Stdout, agent.Stderr = os.Stdout, os.Stderr
-		agent.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
-		began := time.Now()
-		if err := agent.Start(); err != nil {
-			return fmt.Errorf("cannot start picketd: %w", err)
-		}
-		ended := make(chan error, 1)
-		go func() { ended <- agent.Wait() }()
+// order is what a user wants with a host.
+type order struct {
+	verb string
+	done chan<- error
+}
+
+// keep starts an agent again that has ended, as systemd would, until ctx ends. One that has left the fleet ends with 0 and stays away.
+func (k *keeper) keep(ctx context.Context) {
+	ended, again := k.host.Ended(), (<-chan time.Time)(nil)
+	for {
 		select {
 		case <-ctx.Done():
-			p.removePods()
-			return endProcess(agent, ended)
-		case err := <-ended:
-			if quick++; time.Since(began) > quickly {
-				quick = 0
+			return
+		case <-ended:
+			ended = nil
+			if code := k.host.ExitCode(); code == 0 {
+				log.Printf("%s: picketd has left", k.host.Name)
+			} else {
+				log.Printf("%s: picketd ended with %d; it is started again", k.host.Name, code)
+				again = time.After(restartAfter)
 			}
-			if quick == 3 {
-				return fmt.Errorf("picketd ended three times at once: %w", err)
+		case <-again:
+			again = nil
+			if err := k.host.Start(ctx); err != nil {
+				log.Printf("%s: %v", k.host.Name, err)
 			}
-			log.Printf("picketd ended (%v); it is started again", err)
+			ended = k.host.Ended()
+		case o := <-k.orders:
+			ended, again = k.obey(ctx, o, ended, again)
 		}
 	}
 }
 
-// hold takes the lock and says who holds it.
-func (p place) hold() (*os.File, error) {
-	f, err := os.OpenFile(p.lock(), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		return nil, err
+func (k *keeper) obey(ctx context.Context, o order, ended <-chan struct{}, again <-chan time.Time) (<-chan struct{}, <-chan time.Time) {
+	switch o.verb {
+	case "kill":
+		o.done <- k.host.Kill()
+	case "crash":
+		ended, again = nil, nil
+		o.done <- k.host.Crash()
+	case "boot":
+		again = nil
+		o.done <- k.host.Start(ctx)
+		ended = k.host.Ended()
+	default:
+		o.done <- fmt.Errorf("%q is none of kill, crash and boot", o.verb)
 	}
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return nil, fmt.Errorf("another `make run` holds %s: %w", p.lock(), err)
-	}
-	_, err = fmt.Fprintln(f, os.Getpid())
-	return f, err
+	return ended, again
 }
 
-// registry serves the examples' images under their own names where Docker Hub is out of reach; nil where it is not.
-func (p place) registry() (*runtimetest.Registry, error) {
-	if err := os.MkdirAll(p.hosts(), 0o755); err != nil {
-		return nil, err
-	}
-	if conn, err := net.DialTimeout("tcp", "registry-1.docker.io:443", hubWithin); err == nil {
-		return nil, conn.Close()
-	}
-	registry, err := runtimetest.NewRegistry()
-	if err != nil {
-		return nil, err
-	}
-	image, err := runtimetest.Image{}.Build()
-	for _, name := range images {
-		if err == nil {
-			err = registry.Push(name, image)
-		}
-	}
-	if err == nil {
-		err = registry.WriteHosts(p.hosts(), "docker.io")
-	}
-	if err == nil {
-		err = os.WriteFile(p.offline(), []byte(strings.Join(images, ", ")), 0o600)
-	}
-	if err != nil {
-		return nil, errors.Join(err, registry.Close())
-	}
-	return registry, nil
-}
-
-func (p place) hosts() string  { return filepath.Join(p.dir, "certs.d") }
-func (p place) runDir() string { return filepath.Join(p.dir, "run") }
-func (p place) config() string { return filepath.Join(p.dir, "picketd.yaml") }
-
-// offline is there when the images are not Docker Hub's; it names them.
-func (p place) offline() string { return filepath.Join(p.dir, "offline") }
-
-// configure writes the agent's configuration: everything it would put elsewhere is in p.dir, and the ports are free ones.
-func (p place) configure(containerd string) error {
-	api, err := freePort()
-	if err != nil {
-		return err
-	}
-	metrics, err := freePort()
-	if err != nil {
-		return err
-	}
-	text := fmt.Sprintf(`node: {labels: {disktype: ssd}}
-cluster: {name: try}
-api: {listen: %q, socket: %q, pki: %[3]s/pki}
-metrics: {listen: %[4]q}
-runtime: {address: %[5]q, imagesDir: %[3]s/images, hostsDir: %[3]s/certs.d, podCIDR: %[6]s, podLogs: %[3]s/logs/pods, containerLogs: %[3]s/logs/containers}
-manifests: %[3]s/manifests.d
-dataDir: %[3]s/data
-runDir: %[7]s
-`, api, p.socket(), p.dir, metrics, containerd, p.network(), p.runDir())
-	return os.WriteFile(p.config(), []byte(text), 0o600)
-}
-
-// network is an address range that a picket installed here, another clone's `make run` and common container engines do not use.
-func (p place) network() string {
-	sum := fnv.New32a()
-	sum.Write([]byte(p.dir))
-	return fmt.Sprintf("10.89.%d.0/24", sum.Sum32()%256)
-}
-
-// removeBridge removes what stays of the pods' network when the last of them is gone.
-func (p place) removeBridge() error {
-	bridge := runtime.Config{Namespace: "picket", RunDir: p.runDir()}.BridgeName()
-	if _, err := net.InterfaceByName(bridge); err != nil {
-		return nil // no pod had a network of its own
-	}
-	if out, err := exec.Command("busybox", "ip", "link", "delete", bridge).CombinedOutput(); err != nil {
-		return fmt.Errorf("cannot remove the bridge %s: %w: %s", bridge, err, out)
-	}
-	return nil
-}
-
-// freePort is a loopback address that nobody uses at this moment.
-func freePort() (string, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return "", err
-	}
-	return l.Addr().String(), l.Close()
-}
-
-// removePods deletes the DaemonSets and waits until the agent has taken the pods with their networks away.
-func (p place) removePods() {
-	ctx, cancel := context.WithTimeout(context.Background(), stopWithin)
-	defer cancel()
-	if out, err := p.picket(ctx, "delete", "daemonsets", "--all", "--all-namespaces").CombinedOutput(); err != nil {
-		log.Printf("cannot delete the DaemonSets: %v: %s", err, out)
+// ServeHTTP takes an order and answers when it was obeyed.
+func (k *keeper) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	done := make(chan error, 1)
+	select {
+	case k.orders <- order{r.PathValue("verb"), done}:
+	case <-r.Context().Done():
 		return
 	}
-	for ctx.Err() == nil {
-		out, err := p.picket(ctx, "get", "pods", "--all-namespaces", "-o", "name").Output()
-		if err == nil && len(out) == 0 {
-			return
-		}
-		time.Sleep(100 * time.Millisecond)
+	if err := <-done; err != nil {
+		http.Error(w, err.Error(), http.StatusInternalServerError)
+		return
 	}
-	log.Print("some pods did not end in time")
-}
-
-// endProcess asks a process to end, then makes it.
-func endProcess(cmd *exec.Cmd, ended <-chan error) error {
-	_ = cmd.Process.Signal(syscall.SIGTERM)
-	select {
-	case err := <-ended:
-		return err
-	case <-time.After(stopWithin):
-		_ = cmd.Process.Kill()
-		return errors.Join(errors.New("picketd did not end when told to"), <-ended)
+	said := map[string]string{
+		"kill":  "The agent of %s is killed; its containers run on, and it is back in a few seconds.\n",
+		"crash": "%s has no power until: go run ./scripts/run boot %[1]s\n",
+		"boot":  "%s is ready.\n",
 	}
+	_, _ = fmt.Fprintf(w, said[r.PathValue("verb")], k.host.Name) // who asked may be gone
 }

@@ -6,51 +6,94 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+
+	"github.com/picketd/picket/scripts/lab"
 )
 
-// show applies the examples and prints what a user would look at.
+// show applies the examples through one host and prints what another one makes of them.
 func show(ctx context.Context, p place) error {
-	if names, err := os.ReadFile(p.offline()); err == nil {
-		fmt.Printf("docker.io cannot be reached: %s is built from this machine's static busybox and served from a local registry\nunder the same name, so the manifests are used as they are.\n\n", names)
+	l, err := lab.Open(p.dir)
+	if err != nil {
+		return err
 	}
-	examples := filepath.Join("configs", "examples")
-	for _, step := range [][]string{
-		{"apply", "-f", examples},
+	one, other := l.Hosts[0], l.Hosts[min(1, len(l.Hosts)-1)]
+	last := l.Hosts[len(l.Hosts)-1]
+	// Until the agents find each other, a host knows of no other.
+	if out, err := other.Picket(ctx, "get", "nodes", "-o", "name").Output(); err != nil || strings.Count(string(out), "\n") < len(l.Hosts) {
+		other, last = one, one
+	}
+	fmt.Println("The hosts have no way out of this machine: busybox is built from its static busybox and served beside them as docker.io's.")
+	fmt.Println()
+	if err := steps(ctx, one, [][]string{
+		{"apply", "-f", filepath.Join("configs", "examples")},
 		{"rollout", "status", "daemonset/hello", "--timeout=90s"},
 		{"rollout", "status", "daemonset/disk-report", "--timeout=90s"},
+	}); err != nil {
+		return err
+	}
+	if err := steps(ctx, other, [][]string{
 		{"get", "nodes", "-o", "wide"},
 		{"get", "daemonsets"},
 		{"get", "pods", "-o", "wide"},
-		{"logs", "daemonset/hello", "--tail=3"},
-		{"logs", "daemonset/disk-report", "--tail=3"},
-	} {
-		if err := p.step(ctx, step); err != nil {
-			return err
-		}
+	}); err != nil {
+		return err
 	}
-	fmt.Printf(`Go on (the commands are kubectl's):
-  export PICKET_SOCKET=%s PATH=%s:$PATH
-  picket describe daemonset hello
-  picket logs -f daemonset/hello
-  picket exec -it daemonset/hello -- sh
-  picket set image daemonset/hello hello=busybox:latest && picket rollout status daemonset/hello
-  picket label node --all disktype-      # refused: the configuration file owns this label
-  picket taint node --all dedicated=storage:NoExecute && picket get pods    # hello goes, disk-report tolerates it
-kubectl works too: kubectl --kubeconfig %s get pods
-The agent's log is %s, its configuration %s.
-Stop: make stop
-`, p.socket(), filepath.Join(p.root, "bin"), filepath.Join(p.dir, "data", "kubeconfig"), p.log(), p.config())
+	pod, err := podOn(ctx, other, last)
+	if err != nil {
+		return err
+	}
+	if err := steps(ctx, other, [][]string{{"logs", pod, "--tail=3"}}); err != nil {
+		return err
+	}
+	p.goOn(l, pod)
 	return nil
 }
 
-// step runs one command in the open.
-func (p place) step(ctx context.Context, args []string) error {
-	fmt.Printf("$ picket %s\n", strings.Join(args, " "))
-	cmd := p.picket(ctx, args...)
-	cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
-	if err := cmd.Run(); err != nil {
-		return fmt.Errorf("picket %s: %w (the agent's log is %s)", strings.Join(args, " "), err, p.log())
+// steps runs commands of one host in the open.
+func steps(ctx context.Context, h *lab.Host, list [][]string) error {
+	for _, args := range list {
+		fmt.Printf("%s$ picket %s\n", h.Name, strings.Join(args, " "))
+		cmd := h.Picket(ctx, args...)
+		cmd.Stdout, cmd.Stderr = os.Stdout, os.Stderr
+		if err := cmd.Run(); err != nil {
+			return fmt.Errorf("picket %s: %w (the agent's log is %s)", strings.Join(args, " "), err, h.LogFile())
+		}
+		fmt.Println()
 	}
-	fmt.Println()
 	return nil
+}
+
+// podOn is the name of the pod of hello on a host, asked of another.
+func podOn(ctx context.Context, asked, h *lab.Host) (string, error) {
+	out, err := asked.Picket(ctx, "get", "pods", "-l", "app=hello", "--field-selector=spec.nodeName="+h.Name, "-o", "jsonpath={.items[0].metadata.name}").CombinedOutput()
+	if err != nil {
+		return "", fmt.Errorf("%s does not know of hello's pod on %s: %w: %s", asked.Name, h.Name, err, out)
+	}
+	return string(out), nil
+}
+
+// goOn prints what a user may do next. pod is the name of one on the last host, "" when the examples were not applied.
+func (p place) goOn(l *lab.Lab, pod string) {
+	one, last := l.Hosts[0], l.Hosts[len(l.Hosts)-1]
+	fmt.Printf("Go on (the commands are kubectl's, and any host answers for all):\n  export PICKET_SOCKET=%s PATH=%s:$PATH\n", one.Socket, p.binaries())
+	if pod == "" {
+		fmt.Println("  picket apply -f configs/examples && picket get nodes,daemonsets,pods -o wide")
+	} else {
+		fmt.Printf(`  picket describe daemonset hello
+  picket logs -f %[1]s              # it is on %[2]s
+  picket exec -it %[1]s -- sh
+  picket set image daemonset/hello hello=busybox:latest && picket rollout status daemonset/hello
+  picket label node %[3]s disktype=ssd && picket get pods -o wide    # disk-report starts there
+  picket taint node %[2]s dedicated=storage:NoExecute && picket get pods -o wide    # hello goes there, disk-report tolerates it
+`, pod, last.Name, l.Hosts[1%len(l.Hosts)].Name)
+	}
+	fmt.Printf(`kubectl works too: kubectl --kubeconfig %[1]s get pods -o wide
+Make trouble, and look at it with picket get nodes and get pods:
+  go run ./scripts/run kill %[2]s      # its agent
+  go run ./scripts/run crash %[2]s     # its power; boot %[2]s gives it back
+  go run ./scripts/run cut %[2]s       # its cable; heal ends that
+  nsenter --net=%[3]s ip addr
+All of a host is in its directory, such as %[4]s: picketd.log, picketd.yaml, images (for archives of images), manifests.d.
+Stop: make fleet-down
+`, one.Kubeconfig, last.Name, last.Namespace, last.Dir)
 }
