@@ -4,8 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/http"
 	"net/netip"
 	"os"
 	"os/exec"
@@ -164,7 +162,7 @@ func (h *Host) ready(ctx context.Context, agent *process) error {
 	ctx, cancel := context.WithTimeout(ctx, readyWithin)
 	defer cancel()
 	for {
-		err := h.get(ctx, "/readyz")
+		_, err := h.get(ctx, "/readyz")
 		if err == nil {
 			return nil
 		}
@@ -176,26 +174,6 @@ func (h *Host) ready(ctx context.Context, agent *process) error {
 		case <-time.After(20 * time.Millisecond):
 		}
 	}
-}
-
-// get asks the API through its socket and wants to hear OK.
-func (h *Host) get(ctx context.Context, path string) error {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
-		return new(net.Dialer).DialContext(ctx, "unix", h.Socket)
-	}}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+h.Name+path, nil)
-	if err != nil {
-		return err
-	}
-	response, err := client.Do(request)
-	if err != nil {
-		return err
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return fmt.Errorf("%s: %s", path, response.Status)
-	}
-	return nil
 }
 
 // PID is the agent's; 0 when it does not run.

@@ -29,19 +29,31 @@ func (h *Host) Dial(ctx context.Context, network, address string) (conn net.Conn
 
 // Metrics are what the host answers at /metrics.
 func (h *Host) Metrics(ctx context.Context) (string, error) {
-	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: h.Dial}}
-	request, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+h.at(portMetrics)+"/metrics", nil)
+	text, err := fetch(ctx, h.Dial, "http://"+h.at(portMetrics)+"/metrics")
+	return string(text), err
+}
+
+// get asks the API through its socket.
+func (h *Host) get(ctx context.Context, path string) ([]byte, error) {
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", h.Socket) }
+	return fetch(ctx, dial, "http://"+h.Name+path)
+}
+
+// fetch wants to hear OK, and returns the rest of the answer.
+func fetch(ctx context.Context, dial func(ctx context.Context, network, address string) (net.Conn, error), url string) ([]byte, error) {
+	request, err := http.NewRequestWithContext(ctx, http.MethodGet, url, nil)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
+	client := http.Client{Transport: &http.Transport{DisableKeepAlives: true, DialContext: dial}}
 	response, err := client.Do(request)
 	if err != nil {
-		return "", err
+		return nil, err
 	}
 	defer response.Body.Close()
 	text, err := io.ReadAll(response.Body)
 	if err == nil && response.StatusCode != http.StatusOK {
-		err = fmt.Errorf("/metrics: %s", response.Status)
+		err = fmt.Errorf("%s: %s", url, response.Status)
 	}
-	return string(text), err
+	return text, err
 }

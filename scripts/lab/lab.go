@@ -9,8 +9,11 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
+
+	corev1 "k8s.io/api/core/v1"
 
 	"github.com/picketd/picket/cluster/pki"
 	"github.com/picketd/picket/runtime/runtimetest"
@@ -177,6 +180,53 @@ func (l *Lab) Host(name string) (*Host, error) {
 // Start starts the hosts that do not run and returns when all are ready.
 func (l *Lab) Start(ctx context.Context) error {
 	return each(l.Hosts, func(h *Host) error { return h.Start(ctx) })
+}
+
+// Meet returns when each of the hosts that run shows all of them as Ready.
+func (l *Lab) Meet(ctx context.Context) error {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, readyWithin)
+	defer cancel()
+	running := slices.DeleteFunc(slices.Clone(l.Hosts), func(h *Host) bool { return h.PID() == 0 })
+	err := each(running, func(h *Host) error { return h.sees(ctx, running) })
+	if err == nil {
+		l.logf("%d hosts see each other after %s", len(running), time.Since(began).Round(time.Millisecond))
+	}
+	return err
+}
+
+// sees waits until the host shows all others as Ready.
+func (h *Host) sees(ctx context.Context, others []*Host) error {
+	for {
+		ready, err := h.readyNodes(ctx)
+		missing := slices.DeleteFunc(slices.Clone(others), func(o *Host) bool { return ready[o.Name] })
+		if err == nil && len(missing) == 0 {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return errors.Join(fmt.Errorf("it does not see %d of %d hosts: %w", len(missing), len(others), ctx.Err()), err)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
+
+func (h *Host) readyNodes(ctx context.Context) (map[string]bool, error) {
+	text, err := h.get(ctx, "/api/v1/nodes")
+	if err != nil {
+		return nil, err
+	}
+	var nodes corev1.NodeList
+	if err := json.Unmarshal(text, &nodes); err != nil {
+		return nil, fmt.Errorf("cannot read the list of nodes: %w", err)
+	}
+	ready := make(map[string]bool)
+	for _, n := range nodes.Items {
+		ready[n.Name] = slices.ContainsFunc(n.Status.Conditions, func(c corev1.NodeCondition) bool {
+			return c.Type == corev1.NodeReady && c.Status == corev1.ConditionTrue
+		})
+	}
+	return ready, nil
 }
 
 // Close takes everything away at once. What could not be removed is in the error, and Clean may try again.

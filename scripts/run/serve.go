@@ -27,6 +27,9 @@ func serve(ctx context.Context, p place, n int) (err error) {
 	if err := l.Start(ctx); err != nil {
 		return err
 	}
+	if err := l.Meet(ctx); err != nil {
+		return err
+	}
 	listener, err := net.Listen("unix", p.control())
 	if err != nil {
 		return err
