@@ -396,6 +396,9 @@ func (l *loop) deletePod(w api.Write, current api.Object) (api.Object, error) {
 	if w.Object != nil {
 		return nil, apierrors.NewMethodNotSupported(w.Resource, "update")
 	}
+	if on := current.(*corev1.Pod).Spec.NodeName; on != l.node.name {
+		return nil, apierrors.NewServiceUnavailable(fmt.Sprintf("pod %s is on %s: only that host can end it", w.Name, on))
+	}
 	if !w.DryRun {
 		if err := l.pods.stop(current.GetUID(), w.GracePeriodSeconds, "deleted by "+w.Author, l.now()); err != nil {
 			return nil, asStatus(err)
