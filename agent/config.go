@@ -45,7 +45,7 @@ type ClusterConfig struct {
 	Join       []string      `yaml:"join" help:"hosts to join, as host:port, dns+name:port or file:/path of a list"`
 	Profile    string        `yaml:"profile" help:"network between the hosts: lan, wan, or local when all are one machine"`
 	GossipKeys string        `yaml:"gossipKeys" help:"file with the keys that encrypt gossip; empty: gossip is not encrypted"`
-	ReapAfter  time.Duration `yaml:"reapAfter" help:"how long a host that is gone is remembered"`
+	ReapAfter  time.Duration `yaml:"reapAfter" help:"how long a host is out of reach before it counts as no member, until it returns"`
 }
 
 // APIConfig is where the Kubernetes-shaped API listens and which certificates it uses.

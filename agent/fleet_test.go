@@ -3,6 +3,7 @@ package agent
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"slices"
 	"strings"
@@ -105,7 +106,7 @@ func (h *fleetHost) boot() {
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	server := &http.Server{Handler: f.replication, TLSConfig: serving.TLSConfig(), ErrorLog: nil}
+	server := &http.Server{Handler: f.replication, TLSConfig: serving.TLSConfig(), ErrorLog: slog.NewLogLogger(slog.DiscardHandler, slog.LevelDebug)}
 	go func() { _ = server.ServeTLS(listener, "", "") }()
 	if err := h.do(func() error { return nil }); err != nil { // the loop turns, and sees the channel of changes
 		h.t.Fatal(err)
@@ -446,4 +447,45 @@ func TestALateHostRunsAll(t *testing.T) {
 		t.Logf("it runs all %s after its start", took)
 		f.within(10*time.Second, "all see it", func() bool { return f.everywhere(func(h *fleetHost) bool { return h.webReady(3, 3) }) })
 	})
+}
+
+// Fifty whole agents on a network that loses packets: an apply runs everywhere within three seconds, and is shown so.
+func TestFiftyWholeAgents(t *testing.T) {
+	const hosts = 50
+	withFleet(t, 1, func(t *testing.T, f *testFleet) {
+		f.net.SetFaults(clustertest.Faults{Loss: 0.05, Reorder: 0.2, ReorderBy: 20 * time.Millisecond, Delay: time.Millisecond, Jitter: 2 * time.Millisecond})
+		for i := 1; i < hosts; i++ {
+			f.add(fmt.Sprintf("host-%02d", i+1), true)
+		}
+		joined := f.within(time.Minute, "all hosts are ready everywhere", f.allReady)
+		f.hosts[17].apply(webOf("busybox", ""))
+		ran := f.within(3*time.Second, "it runs everywhere", func() bool {
+			return f.everywhere(func(h *fleetHost) bool { return len(h.running()) == 1 })
+		})
+		shown := f.within(30*time.Second, "every host shows that it does", func() bool {
+			return f.everywhere(func(h *fleetHost) bool { return h.webReady(hosts, hosts) })
+		})
+		t.Logf("%d hosts: ready everywhere %s after the last start; a DaemonSet runs everywhere after %s, every host shows it so %s later", hosts, joined, ran, shown)
+		f.net.Partition(namesOf(f.hosts[:20]), namesOf(f.hosts[20:]))
+		time.Sleep(time.Minute)
+		f.hosts[3].apply(webOf("busybox", "priorityClassName: system-node-critical"))
+		f.hosts[30].changeNodeOf("host-02", func(n *corev1.Node) { n.Labels["zone"] = "a" })
+		time.Sleep(time.Minute)
+		f.net.Heal()
+		agreed := f.within(time.Minute, "all agree", func() bool {
+			return f.allReady() && f.everywhere(func(h *fleetHost) bool {
+				n, ok := h.loop.cache.Get(resourceNodes, "", "host-02")
+				return ok && n.GetLabels()["zone"] == "a" && h.daemonSet("web").Spec.Template.Spec.PriorityClassName != ""
+			})
+		})
+		t.Logf("all agree %s after two minutes of a cut", agreed)
+	})
+}
+
+func namesOf(hosts []*fleetHost) []string {
+	var list []string
+	for _, h := range hosts {
+		list = append(list, h.cfg.Node.Name)
+	}
+	return list
 }

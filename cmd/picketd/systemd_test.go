@@ -125,7 +125,7 @@ func TestUnit(t *testing.T) {
 		}
 	}
 	for name, want := range map[string]string{
-		"Type": "notify", "KillMode": "process", "Restart": "always", "RuntimeDirectoryPreserve": "yes", "ExecReload": "kill -HUP $MAINPID",
+		"Type": "notify", "KillMode": "process", "Restart": "on-failure", "RuntimeDirectoryPreserve": "yes", "ExecReload": "kill -HUP $MAINPID",
 	} {
 		if settings[name] != want {
 			t.Errorf("%s=%s, want %s", name, settings[name], want)
