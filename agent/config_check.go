@@ -48,7 +48,11 @@ func (c Config) CheckFiles(exists func(path string) bool) []Problem {
 		f.add("api.pki", "cluster.join is set, but this host has no certificate %s: make one with picket pki and copy it there, or remove cluster.join", c.hostCert())
 	}
 	if keys := c.Cluster.GossipKeys; c.inFleet(exists) && keys != "" && !exists(keys) {
-		f.add("cluster.gossipKeys", `this host is to meet others (cluster.join or a host.crt is there), but there is no %s: copy the fleet's gossip keys there, or set cluster.gossipKeys to "" to leave gossip unencrypted`, keys)
+		why := "cluster.join is set"
+		if len(c.Cluster.Join) == 0 {
+			why = "this host has a certificate of a fleet in api.pki"
+		}
+		f.add("cluster.gossipKeys", why+`, but there is no %s: copy the fleet's gossip keys there, or set cluster.gossipKeys to "" to leave gossip unencrypted`, keys)
 	}
 	for key, path := range map[string]string{"runtime.loggerPath": c.Runtime.LoggerPath, "runtime.cniConf": c.Runtime.CNIConf} {
 		if path != "" && !exists(path) {
