@@ -217,61 +217,6 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	return err
 }
 
-var errLeft = errors.New("this host has left the fleet")
-
-// Leave takes this host out of the fleet: its pods stop, the others hear that it left, and Run ends. When ctx ends first, it goes on.
-func (a *Agent) Leave(ctx context.Context) error {
-	a.leaving.Do(func() { go a.leave() })
-	select {
-	case <-a.left:
-		return nil
-	case <-ctx.Done():
-		return ctx.Err()
-	}
-}
-
-func (a *Agent) leave() {
-	ctx := context.Background()
-	if a.loop.do(ctx, func() error { a.loop.leaving = true; a.loop.setOut(); return nil }) != nil {
-		return
-	}
-	for {
-		running := 0
-		if a.loop.do(ctx, func() error { running = len(a.loop.pods.byUID); return nil }) != nil {
-			return // the agent ends anyway
-		}
-		if running == 0 {
-			break
-		}
-		time.Sleep(100 * time.Millisecond)
-	}
-	if err := a.fleet.leave(ctx); err != nil {
-		a.log.Error("other hosts were not told that this one leaves", "error", err)
-	}
-	close(a.left)
-}
-
-// foreignGrace is how long pods of another fleet may go on where no other host is to be heard of.
-const foreignGrace = time.Minute
-
-// endForeign ends pods of the fleet that this host was in before, and that its present one does not want, once that is known.
-func (a *Agent) endForeign(ctx context.Context) {
-	if !a.loop.state.foreign() {
-		return
-	}
-	var grace <-chan time.Time
-	if a.fleet.alone() {
-		grace = time.After(foreignGrace)
-	}
-	select {
-	case <-a.fleet.replication.Synced():
-	case <-grace:
-	case <-ctx.Done():
-		return
-	}
-	_ = a.loop.do(ctx, a.loop.endForeign)
-}
-
 func (a *Agent) serveMetrics(ctx context.Context) error {
 	stop := context.AfterFunc(ctx, func() {
 		grace, cancel := context.WithTimeout(context.Background(), time.Second)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"fmt"
 	"log/slog"
@@ -135,4 +136,41 @@ func (s *state) foreign() (yes bool) {
 
 func (s *state) noMoreForeign() error {
 	return s.db.Update(func(tx *bbolt.Tx) error { return tx.Bucket(bucketBinding).Delete(keyForeign) })
+}
+
+// foreignGrace is how long pods of another fleet may go on where no other host is to be heard of.
+const foreignGrace = time.Minute
+
+// endForeign ends pods of the fleet that this host was in before, and that its present one does not want, once that is known.
+func (a *Agent) endForeign(ctx context.Context) {
+	if !a.loop.state.foreign() {
+		return
+	}
+	var grace <-chan time.Time
+	if a.fleet.alone() {
+		grace = time.After(foreignGrace)
+	}
+	select {
+	case <-a.fleet.replication.Synced():
+	case <-grace:
+	case <-ctx.Done():
+		return
+	}
+	_ = a.loop.do(ctx, a.loop.endForeign)
+}
+
+// endForeign ends the pods of DaemonSets that nobody knows here: they are of a fleet that this host was in before.
+func (l *loop) endForeign() error {
+	for name, d := range l.daemonSets {
+		for _, h := range l.pods.of(name) {
+			if d.known {
+				continue
+			}
+			l.trouble("ForeignPod", fmt.Errorf("pod %s is of a fleet that this host was in before, and its DaemonSet %s is not known here: it is stopped", h.Pod.Name, name))
+			if err := l.pods.stop(h.Pod.UID, nil, "of another fleet", l.now()); err != nil {
+				return err
+			}
+		}
+	}
+	return l.state.noMoreForeign()
 }

@@ -17,7 +17,6 @@ import (
 
 	"github.com/picketd/picket/agent/api"
 	"github.com/picketd/picket/agent/manifest"
-	"github.com/picketd/picket/cluster"
 	"github.com/picketd/picket/runtime"
 	"github.com/picketd/picket/runtime/runtimetest"
 )
@@ -61,17 +60,17 @@ func (h *testHost) boot() {
 	if err := os.MkdirAll(h.cfg.podsDir(), 0o700); err != nil {
 		h.t.Fatal(err)
 	}
-	db, setAside, err := cluster.OpenDB(filepath.Join(h.dir, "state.db"))
+	log := slog.New(slog.NewTextHandler(h.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
+	trust, err := newTrust(h.cfg, log, []string{"10.0.0.1"})
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	db, setAside, err := openBound(filepath.Join(h.dir, "state.db"), h.cfg.Cluster.Name, trust.identity(), log)
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	if setAside != "" {
 		h.t.Logf("state set aside: %s", setAside)
-	}
-	log := slog.New(slog.NewTextHandler(h.t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))
-	trust, err := newTrust(h.cfg, log, []string{"10.0.0.1"})
-	if err != nil {
-		h.t.Fatal(err)
 	}
 	f, err := openFleet(h.cfg, log, db, trust.identity, time.Now)
 	if err != nil {

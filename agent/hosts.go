@@ -316,22 +316,6 @@ func (l *loop) mayWrite() error {
 	return nil
 }
 
-// endForeign ends the pods of DaemonSets that nobody knows here: they are of a fleet that this host was in before.
-func (l *loop) endForeign() error {
-	for name, d := range l.daemonSets {
-		for _, h := range l.pods.of(name) {
-			if d.known {
-				continue
-			}
-			l.trouble("ForeignPod", fmt.Errorf("pod %s is of a fleet that this host was in before, and its DaemonSet %s is not known here: it is stopped", h.Pod.Name, name))
-			if err := l.pods.stop(h.Pod.UID, nil, "of another fleet", l.now()); err != nil {
-				return err
-			}
-		}
-	}
-	return l.state.noMoreForeign()
-}
-
 // memberNames are the names of the hosts that count, this one too, sorted.
 func (l *loop) memberNames() []string {
 	names := []string{l.node.name}
