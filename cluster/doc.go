@@ -1,28 +1,39 @@
 // Package cluster keeps what a fleet agrees on and, with other hosts, spreads it. It knows nothing of Kubernetes: objects have a
 // key, a version and a body, and keys and bodies are bytes.
 //
-// One writer at a time makes objects, in the agent its loop: Store.PutAll gives every write the next generation of its key and
-// returns when a crash or a power cut can no longer undo it. Any number of readers take them from memory. Other hosts' objects come
-// in through Store.Merge, which is the whole rule of replication: the higher Version stays. Membership and the calls between hosts
-// have their place beside the Store; nothing in it waits for them.
+// The Store holds objects. One writer at a time makes them, in the agent its loop: Store.PutAll gives every write the next
+// generation of its key, signs it (Seal) and returns when a crash or a power cut can no longer undo it. Any number of readers take
+// them from memory. Other hosts' objects come in through Store.MergeAll, which is the whole rule of replication: the higher Version
+// stays. TakeNews tells the agent what that changed, and which writes were lost to others.
+//
+// The Statuses are what hosts say of themselves at this moment, small, signed, and in memory alone. The higher sequence stays.
 //
 // The Roster is every host that ever was in the fleet and where it stands. Hosts sign Notices; Roster.Merge keeps the highest of
 // every voice (the host itself, its peers, doors) and returns what was new when it is on disk. Certificates makes the
 // Authenticator of a pki.Identity. Whoever serves or calls other hosts asks Roster.Refused about their certificates.
 //
-// A Membership finds the other hosts, with memberlist, and carries the roster between them. The agent calls, in this order:
+// A Membership finds the other hosts, with memberlist, and carries the roster between them. Peers are connections to them, mutual TLS
+// bound to the node's name. A Replication carries objects and statuses over these: news go at once to a few neighbours (overlay.go),
+// who pass on what was new to them (push.go); what was lost is found by comparing sketches (sketch.go, compare.go), now and then
+// with a neighbour, and with whoever is heard by gossip to have something else. Nothing but digests goes by gossip.
 //
-//	OpenDB, OpenRoster, StartMembership    the file must outlive the Membership
-//	Joined                                 closed when another host has answered; a fleet of one never closes it
+// The agent calls, in this order:
+//
+//	OpenDB, OpenRoster, OpenStore, SealWith, OpenStatuses    the file must outlive the rest
+//	StartMembership, NewPeers, StartReplication
+//	Joined, Synced                         closed when another host has answered; when all that it has is here. Never in a fleet of one
 //	Changes, then Snapshot                 one reader; a picture that is the caller's own
-//	Messages, Broadcast                    best effort, at most MaxBroadcast bytes; whoever finds a message new broadcasts it again
+//	News, then TakeNews                    of the Store and of the Statuses; one reader
+//	Tell, TellStatus                       what PutAll and Say have returned
+//	ServeHTTP                              of the Replication, below PeerPath of the API's listener
 //	Heard, Ping                            more signs of life than gossip has: Member.Quiet wants them in a fleet of more than five
 //	SetJoin, ReloadKeys                    when the config or its files have changed
 //	Raise, Delete, Admit                   on disk when they return
-//	Leave, Close                           Close ends before the file is closed
+//	Leave, Close                           first the Replication's, then the Membership's, then the file's
 //
 // Everything may be called by any goroutine. Locks are taken in this order and none is held while another package is called,
-// but that memberlist calls in with its own: Membership.raising, Roster.writing, memberlist's, Membership.mu, Roster.mu. What
+// but that memberlist calls in with its own: Membership.raising, Statuses.saying, Store.writing, Roster.writing, memberlist's,
+// Replication.mu, Membership.mu, Statuses.mu, Store.mu, Roster.mu. What
 // memberlist calls (gossip.go, member_events.go) never blocks, writes or calls back; one loop does what follows. Counter is for
 // numbers that must survive a restart, incarnations and sequences. Stats are plain numbers; the agent makes metrics of them.
 //
