@@ -1,10 +1,13 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -177,6 +180,21 @@ func TestRealFleetAnyDoor(t *testing.T) {
 	f.run(one, "", "delete", "pod", remote) // waits until it is gone
 	f.run(one, "", "taint", "node", "host-03", "gone=yes:NoExecute")
 	f.eventually("it runs on two hosts", func() bool { return len(f.pods(two)) == 2 })
+
+	// A large object reaches all; one that is too large is refused with its size and the limit.
+	large := filepath.Join(t.TempDir(), "large")
+	f.must(os.WriteFile(large, bytes.Repeat([]byte("x"), 1_000_000), 0o600))
+	f.run(one, "", "create", "configmap", "large", "--from-file", large)
+	f.eventually("all have the large ConfigMap", func() bool {
+		return !slices.ContainsFunc(f.Hosts, func(h *lab.Host) bool {
+			out, err := f.picket(h, "", "get", "configmap", "large", "-o", "jsonpath={.data.large}")
+			return err != nil || len(out) != 1_000_000
+		})
+	})
+	f.must(os.WriteFile(large, bytes.Repeat([]byte("x"), 1<<20+1), 0o600))
+	if _, err := f.picket(one, "", "create", "configmap", "larger", "--from-file", large); err == nil || !strings.Contains(err.Error(), "it has 1048577 bytes, may not be more than 1048576 bytes") {
+		t.Errorf("a ConfigMap that is too large: %v", err)
+	}
 
 	// A host that is deleted stops its pods; the others refuse it until it is admitted.
 	f.run(one, "", "delete", "node", "host-02")

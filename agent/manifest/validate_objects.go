@@ -29,7 +29,7 @@ func validateConfigMap(cm *corev1.ConfigMap) field.ErrorList {
 		size += len(cm.BinaryData[key])
 	}
 	if size > corev1.MaxSecretSize {
-		errs = append(errs, field.TooLong(field.NewPath("data"), "", corev1.MaxSecretSize))
+		errs = append(errs, holdsTooMuch(field.NewPath("data"), size))
 	}
 	return errs
 }
@@ -79,7 +79,7 @@ func validateSecret(s *corev1.Secret) field.ErrorList {
 		size += len(s.Data[key])
 	}
 	if size > corev1.MaxSecretSize {
-		errs = append(errs, field.TooLong(data, "", corev1.MaxSecretSize))
+		errs = append(errs, holdsTooMuch(data, size))
 	}
 	for _, key := range requiredKeys[s.Type] {
 		if _, ok := s.Data[key]; !ok {
@@ -152,4 +152,11 @@ func validateTaintEffect(effect corev1.TaintEffect, allowEmpty bool, path *field
 		return field.ErrorList{field.Required(path, "")}
 	}
 	return field.ErrorList{field.NotSupported(path, effect, taintEffects)}
+}
+
+// holdsTooMuch is Kubernetes' error of an object that holds too much, and says how much that is.
+func holdsTooMuch(path *field.Path, size int) *field.Error {
+	err := field.TooLong(path, "", corev1.MaxSecretSize)
+	err.Detail = fmt.Sprintf("it has %d bytes, may not be more than %d bytes", size, corev1.MaxSecretSize)
+	return err
 }
