@@ -70,9 +70,15 @@ func (l *Lab) Drop(h *Host, percent float64) error {
 	})
 }
 
-// Heal ends all cuts and losses.
+// Heal ends all cuts, losses and delays.
 func (l *Lab) Heal() error {
-	return each(l.Hosts, func(h *Host) error { return h.filter(func([]string) []string { return nil }) })
+	return each(l.Hosts, func(h *Host) error {
+		err := h.filter(func([]string) []string { return nil })
+		if l.lock == nil {
+			return err // the delays are another process's
+		}
+		return errors.Join(err, l.Delay(h, 0, 0))
+	})
 }
 
 func cut(from *Host) string { return rule(from, mark("cut", from), "") }

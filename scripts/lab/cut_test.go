@@ -1,7 +1,9 @@
 package lab
 
 import (
+	"fmt"
 	"net"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -42,15 +44,22 @@ func (m *mailbox) read() string {
 	return string(b[:n])
 }
 
-// What is cut is lost, and only that. One datagram does not overtake another: a second that arrives alone tells that the first was lost.
-func TestCuts(t *testing.T) {
-	f := newLab(t, 3)
+// mailboxes is a lab whose hosts run nothing but a mailbox each.
+func mailboxes(t *testing.T, n int) (fixture, []*mailbox) {
+	t.Helper()
+	f := newLab(t, n)
 	var m []*mailbox
 	for _, h := range f.Hosts {
-		f.must(h.plug()) // no agent is needed
+		f.must(h.plug())
 		h.plugged = true
 		m = append(m, f.mailbox(h))
 	}
+	return f, m
+}
+
+// What is cut is lost, and only that. One datagram does not overtake another: a second that arrives alone tells that the first was lost.
+func TestCuts(t *testing.T) {
+	f, m := mailboxes(t, 3)
 	same := func(*Lab) error { return nil }
 	for _, test := range []struct {
 		name string
@@ -116,13 +125,7 @@ func (f fixture) lost(m []*mailbox) string {
 
 // Some of what a host sends and gets is lost.
 func TestDrop(t *testing.T) {
-	f := newLab(t, 2)
-	var m []*mailbox
-	for _, h := range f.Hosts {
-		f.must(h.plug())
-		h.plugged = true
-		m = append(m, f.mailbox(h))
-	}
+	f, m := mailboxes(t, 2)
 	f.must(f.Drop(f.Hosts[0], 50))
 	for _, way := range [][2]*mailbox{{m[0], m[1]}, {m[1], m[0]}} {
 		arrived := 0
@@ -136,5 +139,52 @@ func TestDrop(t *testing.T) {
 		if arrived < 60 || arrived > 140 { // 5.6 standard deviations
 			t.Errorf("from %s to %s, %d of 200 arrived with a loss of 50 %%", way[0].host.Name, way[1].host.Name, arrived)
 		}
+	}
+}
+
+// What is delayed arrives, not before its time, and in its order unless there is jitter.
+func TestDelay(t *testing.T) {
+	f, m := mailboxes(t, 2)
+	const wait, n = 50 * time.Millisecond, 100
+	exchange := func() (took time.Duration, order []string) {
+		began := time.Now()
+		for i := range n {
+			m[0].send(m[1], fmt.Sprintf("%02d", i))
+		}
+		for i := range n {
+			order = append(order, m[1].read())
+			if i == 0 {
+				took = time.Since(began)
+			}
+		}
+		return took, order
+	}
+	f.must(f.Delay(f.Hosts[1], wait, 0))
+	if took, order := exchange(); took < wait || !slices.IsSorted(order) {
+		t.Errorf("delayed by %s: the first arrived after %s, all in the order %s", wait, took, order)
+	}
+	f.must(f.Delay(f.Hosts[1], wait, wait))
+	if took, order := exchange(); took < wait || slices.IsSorted(order) {
+		t.Errorf("delayed by %s to %s: the first arrived after %s, all in the order %s", wait, 2*wait, took, order)
+	}
+	m[1].send(m[0], "back")
+	if got := m[0].read(); got != "back" {
+		t.Errorf("what is not delayed: %q", got)
+	}
+
+	f.must(m[1].conn.Close())
+	f.must(f.Hosts[1].Crash())
+	f.must(f.Hosts[1].plug())
+	f.Hosts[1].plugged = true
+	m[1] = f.mailbox(f.Hosts[1])
+	if took, _ := exchange(); took < wait {
+		t.Errorf("after a power cut, the first arrived after %s", took)
+	}
+	f.must(f.Heal())
+	if f.Hosts[1].queue != nil {
+		t.Error("healed, packets are still delayed")
+	}
+	if _, order := exchange(); !slices.IsSorted(order) {
+		t.Errorf("healed: %s", order)
 	}
 }

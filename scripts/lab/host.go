@@ -42,6 +42,8 @@ type Host struct {
 	containerd *runtimetest.Containerd // nil until the first start
 	booted     bool                    // containerd runs
 	agent      *process                // the last one; nil until the first start
+	lag        lag
+	queue      *queue // of what is delayed; nil without a lag
 
 	filtering sync.Mutex // its rules are being changed
 }
@@ -246,6 +248,8 @@ func (h *Host) end(signal syscall.Signal) error {
 // Start boots the host again, with what is on its disk. Its cuts stay: they are not the host's, but the wire's.
 // (What the kernel had not yet written to the disk is not lost, as it would be.)
 func (h *Host) Crash() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	if h.lab.lock == nil {
 		return errForeign
 	}
@@ -258,12 +262,10 @@ func (h *Host) Crash() error {
 
 // off is Crash, without a network for what comes next.
 func (h *Host) off() error {
-	h.mu.Lock()
-	defer h.mu.Unlock()
 	if err := h.end(syscall.SIGKILL); err != nil {
 		return err
 	}
-	if err := powerOff(h.Dir, h.containerd); err != nil {
+	if err := errors.Join(h.endLag(), powerOff(h.Dir, h.containerd)); err != nil {
 		return err
 	}
 	h.booted = false

@@ -35,7 +35,9 @@ func (h *Host) Metrics(ctx context.Context) (string, error) {
 
 // get asks the API through its socket.
 func (h *Host) get(ctx context.Context, path string) ([]byte, error) {
-	dial := func(ctx context.Context, _, _ string) (net.Conn, error) { return new(net.Dialer).DialContext(ctx, "unix", h.Socket) }
+	dial := func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", h.Socket)
+	}
 	return fetch(ctx, dial, "http://"+h.Name+path)
 }
 

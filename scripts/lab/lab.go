@@ -234,7 +234,11 @@ func (l *Lab) Close() error {
 	if l.lock == nil {
 		return errForeign
 	}
-	errs := []error{each(l.Hosts, (*Host).off)}
+	errs := []error{each(l.Hosts, func(h *Host) error {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		return h.off()
+	})}
 	if l.Registry != nil {
 		errs = append(errs, l.Registry.Close())
 	}

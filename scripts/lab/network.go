@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -24,6 +25,9 @@ const (
 	lastByteHosts = 11  // of the first host
 	lastByteHome  = 254 // of the namespace that the lab was made in
 )
+
+// plugWithin is how long the kernel may take to find out that a cable is plugged in.
+const plugWithin = 20 * time.Second
 
 func (l *Lab) netDir() string            { return filepath.Join(l.Dir, "net") }
 func (l *Lab) wire() string              { return filepath.Join(l.netDir(), "wire") }
@@ -53,6 +57,9 @@ func (l *Lab) lay() error {
 		fmt.Sprintf("addr add %s/24 dev wire", l.wireAddress()),
 		"link set wire up",
 		"link set home master wire up")
+	if err == nil {
+		err = l.carries("home")
+	}
 	if err != nil {
 		return fmt.Errorf("cannot make the wire: %w", err)
 	}
@@ -126,15 +133,35 @@ func unlinkHome(dir string) error {
 	return errors.Join(errs...)
 }
 
-// plug connects a host to the wire.
+// plug connects a host to the wire, with the same hardware address every time: the others remember it.
 func (h *Host) plug() error {
+	address := h.Address.As4()
+	mac := net.HardwareAddr(append([]byte{0x02, 0}, address[:]...))
 	err := ip(h.lab.wire(),
-		fmt.Sprintf("link add %s type veth peer name eth0 netns %s", h.Name, h.Namespace),
+		fmt.Sprintf("link add %s type veth peer name eth0 address %s netns %s", h.Name, mac, h.Namespace),
 		fmt.Sprintf("link set %s master wire up", h.Name))
 	if err != nil {
 		return fmt.Errorf("cannot plug in: %w", err)
 	}
-	return ip(h.Namespace, "link set lo up", fmt.Sprintf("addr add %s/24 dev eth0", h.Address), "link set eth0 up")
+	if err := ip(h.Namespace, "link set lo up", fmt.Sprintf("addr add %s/24 dev eth0", h.Address), "link set eth0 up"); err != nil {
+		return err
+	}
+	return h.lab.carries(h.Name)
+}
+
+// carries waits until the bridge passes on what comes from a link: the kernel thinks about it for a while after the link is up.
+func (l *Lab) carries(link string) error {
+	for deadline := time.Now().Add(plugWithin); ; time.Sleep(2 * time.Millisecond) {
+		cmd := exec.Command(tool("ip"), "-details", "link", "show", "dev", link)
+		var out bytes.Buffer
+		cmd.Stdout = &out
+		if err := run(l.wire(), cmd); err != nil || bytes.Contains(out.Bytes(), []byte("state forwarding")) {
+			return err
+		}
+		if time.Now().After(deadline) {
+			return fmt.Errorf("the wire does not take up what comes from %s:\n%s", link, out.Bytes())
+		}
+	}
 }
 
 // renew gives a host that is not plugged in a network namespace as it is after a boot. What others do to its packets stays.
@@ -152,7 +179,7 @@ func (h *Host) renew() error {
 	if err := makeNamespace(h.Namespace); err != nil {
 		return err
 	}
-	return h.setRules(rules)
+	return errors.Join(h.setRules(rules), h.applyLag())
 }
 
 // ip runs commands of iproute2's in a network namespace.

@@ -17,7 +17,6 @@ func show(ctx context.Context, p place) error {
 		return err
 	}
 	one, other := l.Hosts[0], l.Hosts[min(1, len(l.Hosts)-1)]
-	last := l.Hosts[len(l.Hosts)-1]
 	fmt.Println("The hosts have no way out of this machine: busybox is built from its static busybox and served beside them as docker.io's.")
 	fmt.Println()
 	if err := steps(ctx, one, [][]string{
@@ -34,14 +33,19 @@ func show(ctx context.Context, p place) error {
 	}); err != nil {
 		return err
 	}
-	pod, err := podOn(ctx, other, last)
-	if err != nil {
-		return err
+	// A pod that is on a third host, unless the user's taints and cuts leave none there.
+	for i := len(l.Hosts) - 1; i >= 0; i-- {
+		pod, err := podOn(ctx, other, l.Hosts[i])
+		if err != nil {
+			return err
+		}
+		if pod != "" {
+			err := steps(ctx, other, [][]string{{"logs", pod, "--tail=3"}})
+			p.goOn(l, pod)
+			return err
+		}
 	}
-	if err := steps(ctx, other, [][]string{{"logs", pod, "--tail=3"}}); err != nil {
-		return err
-	}
-	p.goOn(l, pod)
+	p.goOn(l, "")
 	return nil
 }
 
@@ -59,16 +63,17 @@ func steps(ctx context.Context, h *lab.Host, list [][]string) error {
 	return nil
 }
 
-// podOn is the name of the pod of hello on a host, asked of another.
+// podOn is the name of the pod of hello on a host, asked of another; "" when there is none.
 func podOn(ctx context.Context, asked, h *lab.Host) (string, error) {
-	out, err := asked.Picket(ctx, "get", "pods", "-l", "app=hello", "--field-selector=spec.nodeName="+h.Name, "-o", "jsonpath={.items[0].metadata.name}").CombinedOutput()
+	out, err := asked.Picket(ctx, "get", "pods", "-l", "app=hello", "--field-selector=spec.nodeName="+h.Name, "-o", "jsonpath={.items[*].metadata.name}").Output()
 	if err != nil {
-		return "", fmt.Errorf("%s does not know of hello's pod on %s: %w: %s", asked.Name, h.Name, err, out)
+		return "", fmt.Errorf("cannot ask %s for the pods on %s: %w", asked.Name, h.Name, err)
 	}
-	return string(out), nil
+	pod, _, _ := strings.Cut(string(out), " ")
+	return pod, nil
 }
 
-// goOn prints what a user may do next. pod is the name of one on the last host, "" when the examples were not applied.
+// goOn prints what a user may do next. pod is one of hello's, "" when there is none.
 func (p place) goOn(l *lab.Lab, pod string) {
 	one, last := l.Hosts[0], l.Hosts[len(l.Hosts)-1]
 	fmt.Printf("Go on (the commands are kubectl's, and any host answers for all):\n  export PICKET_SOCKET=%s PATH=%s:$PATH\n", one.Socket, p.binaries())
@@ -76,7 +81,7 @@ func (p place) goOn(l *lab.Lab, pod string) {
 		fmt.Println("  picket apply -f configs/examples && picket get nodes,daemonsets,pods -o wide")
 	} else {
 		fmt.Printf(`  picket describe daemonset hello
-  picket logs -f %[1]s              # it is on %[2]s
+  picket logs -f %[1]s
   picket exec -it %[1]s -- sh
   picket set image daemonset/hello hello=busybox:latest && picket rollout status daemonset/hello
   picket label node %[3]s disktype=ssd && picket get pods -o wide    # disk-report starts there
