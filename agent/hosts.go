@@ -185,16 +185,6 @@ func (l *loop) fleetChanged() {
 	if l.fleet.door() && len(l.store.Orphans()) > 0 && l.toAdopt.IsZero() {
 		l.toAdopt = l.now().Add(time.Second + rand.N(adoptWithin)) // not all doors at once
 	}
-	l.membersUp.Store(int64(aliveOf(l.members)))
-}
-
-func aliveOf(members map[string]cluster.Member) (n int) {
-	for _, m := range members {
-		if m.Alive {
-			n++
-		}
-	}
-	return n
 }
 
 // memberChanged shows what became of another host, and says it.

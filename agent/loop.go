@@ -58,7 +58,6 @@ type loop struct {
 	statuses     mailbox
 	imports      chan struct{} // rings when containerd is back: imagesDir is to be looked at
 	turned       atomic.Int64  // unix seconds of the last turn
-	membersUp    atomic.Int64  // hosts that are heard, this one too
 	containerdUp atomic.Bool   // connected, for those outside the loop
 
 	// ---- touched by run only
