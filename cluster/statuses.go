@@ -40,12 +40,6 @@ type StatusRefusals struct {
 	Unsigned  uint64 // not signed by the host, or the host is not in the roster
 }
 
-func (r *StatusRefusals) add(o StatusRefusals) {
-	r.Stale += o.Stale
-	r.Malformed += o.Malformed
-	r.Unsigned += o.Unsigned
-}
-
 type statusID struct{ node, unit string }
 
 func (s Status) id() statusID { return statusID{s.Node, s.Unit} }
