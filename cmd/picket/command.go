@@ -40,7 +40,7 @@ func newCommand(streams genericiooptions.IOStreams, lookupEnv func(string) (stri
 The commands are kubectl's. They talk to the agent of this host, picketd, through its unix socket, or to any host of the fleet with
 --kubeconfig. Any host answers for the whole fleet.`
 	remove(root, absent)
-	root.AddCommand(newPKICommand(streams))
+	root.AddCommand(newPKICommand(streams), newAdmitCommand(flags, streams), newLeaveCommand(flags, streams))
 	group(root)
 	root.PersistentFlags().StringVar(&conn.socket, "socket", "", "Unix socket of the agent to talk to (also PICKET_SOCKET; default "+defaultSocket+")")
 	root.PersistentFlags().Lookup("kubeconfig").Usage = "Kubeconfig to reach a host through the network, in place of the socket (also PICKET_KUBECONFIG)"
@@ -64,7 +64,7 @@ var groups = []struct{ title, commands string }{
 	{"Run and change DaemonSets:", "apply create diff edit replace patch set delete rollout label annotate"},
 	{"See what runs:", "get describe events logs top wait explain"},
 	{"Inside containers:", "exec cp attach port-forward debug"},
-	{"Hosts:", "cordon uncordon drain taint pki"},
+	{"Hosts:", "cordon uncordon drain taint admit leave pki"},
 }
 
 // group replaces kubectl's sections, one of which would list kubectl's plugins.

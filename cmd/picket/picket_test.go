@@ -18,25 +18,43 @@ import (
 
 	"github.com/picketd/picket/agent/api"
 	"github.com/picketd/picket/agent/api/apitest"
+	"github.com/picketd/picket/cluster/pki"
 )
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"picket": main})
 }
 
-// startHost serves an agent's API with one node and one running pod, whose shell knows a few commands.
+// startHost serves an agent's API with one node and one running pod, whose shell knows a few commands. It is the first of a fleet,
+// of which host-02 runs a pod too, and host-03 was deleted.
 func startHost(t testing.TB) *apitest.Host {
 	t.Helper()
-	host := apitest.Start(t)
-	host.Cache.Set(apitest.Namespaces, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
-	host.Cache.Set(apitest.Nodes, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "host-01"}})
-	host.Cache.Set(apitest.Pods, &corev1.Pod{
-		ObjectMeta: metav1.ObjectMeta{Name: "web-x2z4k", Namespace: "default"},
-		Spec:       corev1.PodSpec{NodeName: "host-01", Containers: []corev1.Container{{Name: "web", Image: "busybox"}}},
+	fleet := apitest.StartFleet(t, []pki.Host{{Node: "host-01", Door: true}, {Node: "host-02", Door: true}, {Node: "host-03", Door: true}})
+	fleet.Delete("host-03")
+	host, other := serve(fleet.Host("host-01")), serve(fleet.Host("host-02"))
+	other.Backend.OnLogs = func(_ context.Context, _ *corev1.Pod, _ *corev1.PodLogOptions, w io.Writer) error {
+		_, err := fmt.Fprintln(w, "Hello from host-02")
+		return err
+	}
+	return host
+}
+
+func runningPod(name, node string) *corev1.Pod {
+	return &corev1.Pod{
+		ObjectMeta: metav1.ObjectMeta{Name: name, Namespace: "default"},
+		Spec:       corev1.PodSpec{NodeName: node, Containers: []corev1.Container{{Name: "web", Image: "busybox"}}},
 		Status: corev1.PodStatus{Phase: corev1.PodRunning, ContainerStatuses: []corev1.ContainerStatus{{
 			Name: "web", Ready: true, ContainerID: "containerd://web", State: corev1.ContainerState{Running: &corev1.ContainerStateRunning{}},
 		}}},
-	})
+	}
+}
+
+// serve fills a host with what the fleet shows, and makes its containers work.
+func serve(host *apitest.Host) *apitest.Host {
+	host.Cache.Set(apitest.Namespaces, &corev1.Namespace{ObjectMeta: metav1.ObjectMeta{Name: "default"}})
+	host.Cache.Set(apitest.Nodes, &corev1.Node{ObjectMeta: metav1.ObjectMeta{Name: "host-01"}})
+	host.Cache.Set(apitest.Pods, runningPod("web-x2z4k", "host-01"))
+	host.Cache.Set(apitest.Pods, runningPod("web-on-02", "host-02"))
 	host.Backend.OnExec = func(_ context.Context, _ *corev1.Pod, _ string, e api.Exec) (int, error) {
 		switch e.Command[0] {
 		case "cat":

@@ -103,6 +103,7 @@ func startAgent(t *testing.T, certificates, node string) string {
 	t.Cleanup(func() { _ = os.RemoveAll(dir) })
 	cfg := agent.DefaultConfig()
 	cfg.Node.Name, cfg.API.PKI, cfg.API.Listen, cfg.Metrics.Listen, cfg.Cluster.Bind = node, certificates, freeAddress(t), freeAddress(t), freeAddress(t)
+	cfg.Cluster.GossipKeys = filepath.Join(certificates, pki.FileGossipKeys)
 	cfg.DataDir, cfg.RunDir, cfg.Manifests = filepath.Join(dir, "data"), filepath.Join(dir, "run"), filepath.Join(dir, "manifests.d")
 	cfg.Runtime.Address, cfg.Runtime.LoggerPath = filepath.Join(dir, "containerd.sock"), filepath.Join(dir, "picket-logger")
 	cfg.Runtime.PodLogs, cfg.Runtime.ContainerLogs = filepath.Join(dir, "logs"), filepath.Join(dir, "links")
