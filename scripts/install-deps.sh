@@ -19,7 +19,7 @@ missing=()
 have containerd && have containerd-shim-runc-v2 || missing+=(containerd)
 have runc || missing+=(runc)
 have iptables || missing+=(iptables)
-have ip || missing+=(iproute2) # the tests look at networks with it
+have ip || missing+=(iproute2) # the lab makes networks with it, the tests look at them
 have_cni || missing+=(containernetworking-plugins)
 have_static_busybox || missing+=(busybox-static)
 [ ${#missing[@]} -gt 0 ] || exit 0
