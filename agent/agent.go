@@ -175,7 +175,8 @@ func closeListener(l net.Listener) error {
 	return nil
 }
 
-// Run works until ctx ends; containers go on running. ready is called once the API answers.
+// Run works until ctx ends; containers go on running. ready is called once the API answers. The error is ErrLeft when the host was
+// taken out of the fleet by Leave.
 func (a *Agent) Run(ctx context.Context, ready func()) error {
 	defer a.cleanUps.run(a.log)
 	group, ctx := errgroup.WithContext(ctx)
@@ -197,7 +198,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	group.Go(func() error {
 		select {
 		case <-a.left:
-			return errLeft
+			return ErrLeft
 		case <-ctx.Done():
 			return nil
 		}
@@ -209,9 +210,9 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	a.log.Info("picketd runs", "version", a.cfg.Version, "api", a.cfg.API.Listen, "socket", a.cfg.API.Socket, "metrics", a.cfg.Metrics.Listen, "manifests", a.cfg.Manifests)
 	ready()
 	err := group.Wait()
-	if errors.Is(err, errLeft) {
+	if errors.Is(err, ErrLeft) {
 		a.log.Info("picketd ends: this host has left the fleet")
-		return nil
+		return err
 	}
 	a.log.Info("picketd ends; its containers run on")
 	return err

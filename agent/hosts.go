@@ -243,10 +243,13 @@ func (l *loop) setOut() {
 		return
 	}
 	l.out = why
-	if why == "" {
+	switch {
+	case why == "":
 		l.log.Info("this host is in the fleet again")
-	} else {
-		l.trouble("OutOfFleet", fmt.Errorf("%s: its pods stop. picket admit %s, on another host, or a new certificate takes a deleted host back", why, l.node.name))
+	case l.leaving:
+		l.trouble("OutOfFleet", fmt.Errorf("%s: its pods stop, then picketd ends; it comes back when picketd is started", why))
+	default:
+		l.trouble("OutOfFleet", fmt.Errorf("%s: its pods stop. picket admit %s, on another host, or a new certificate takes it back", why, l.node.name))
 	}
 	l.planAll()
 }

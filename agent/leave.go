@@ -6,7 +6,8 @@ import (
 	"time"
 )
 
-var errLeft = errors.New("this host has left the fleet")
+// ErrLeft is how Run ends after Leave.
+var ErrLeft = errors.New("this host has left the fleet")
 
 // Leave takes this host out of the fleet: its pods stop, the others hear that it left, and Run ends. When ctx ends first, it goes on.
 func (a *Agent) Leave(ctx context.Context) error {

@@ -94,6 +94,8 @@ func (d *supervisor) work(ctx context.Context, cfg agent.Config) error {
 	defer end()
 	err = a.Run(ctx, func() { d.ready(ctx, life, a) })
 	switch {
+	case errors.Is(err, agent.ErrLeft):
+		return nil // picket leave: systemd leaves it at that
 	case err == nil && ctx.Err() == nil:
 		return errors.New("the agent ended by itself")
 	case errors.Is(err, context.Canceled) && ctx.Err() != nil:
