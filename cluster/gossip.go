@@ -42,6 +42,8 @@ func (d delegate) NotifyMsg(b []byte) {
 	switch {
 	case len(b) == 0 || len(b) > maxBulk:
 		m.stats.malformed.Add(1)
+	case b[0] == kindUser && len(b) > packetSize:
+		m.stats.malformed.Add(1) // nobody broadcasts it: it came over a stream
 	case b[0] == kindUser:
 		offer(m.user, slices.Clone(b[1:]), &m.stats.dropped)
 	case len(b) > packetSize:
@@ -122,6 +124,8 @@ func (m *Membership) react(event any) {
 		m.greet(e)
 	case conflict:
 		m.seeConflict(e)
+	case saidDead:
+		m.doubts.Go(func() { m.resolveDoubt(e) })
 	case otherLife:
 		if err := m.outlive(e); err != nil {
 			m.log.Error("this host's incarnation cannot be raised", "err", err)
@@ -176,7 +180,12 @@ type hello struct {
 	keys   []string         // fingerprints of its gossip keys, the first encrypts
 }
 
-const helloFormat = 1
+const (
+	helloFormat = 1
+	// maxFingerprint bounds what a host says of one of its keys.
+	maxFingerprint = 64
+	maxHello       = 4 << 10
+)
 
 func encodeHello(h hello) []byte {
 	b := appendBytes([]byte{helloFormat}, h.node)
@@ -191,7 +200,7 @@ func encodeHello(h hello) []byte {
 }
 
 func decodeHello(b []byte) (hello, error) {
-	if len(b) == 0 || b[0] != helloFormat {
+	if len(b) == 0 || len(b) > maxHello || b[0] != helloFormat {
 		return hello{}, errors.New("a push/pull of another format")
 	}
 	r := &fields{rest: b[1:]}
@@ -203,8 +212,9 @@ func decodeHello(b []byte) (hello, error) {
 	for i := uint64(0); i < n && i < maxKeys && !r.bad; i++ {
 		h.keys = append(h.keys, string(r.bytes()))
 	}
+	long := slices.ContainsFunc(h.keys, func(key string) bool { return len(key) > maxFingerprint })
 	var err error
-	if h.addr, err = netip.ParseAddrPort(addr); err != nil || r.bad || n > maxKeys || h.node == "" || len(h.node) > maxNameLength {
+	if h.addr, err = netip.ParseAddrPort(addr); err != nil || r.bad || n > maxKeys || long || h.node == "" || len(h.node) > maxNameLength {
 		return hello{}, errors.New("a push/pull that cannot be read")
 	}
 	return h, nil

@@ -211,7 +211,7 @@ func (m *Membership) missing() []netip.AddrPort {
 	defer m.mu.Unlock()
 	here := map[netip.AddrPort]bool{m.me: true}
 	for _, p := range m.peers {
-		if p.alive {
+		if p.alive && !p.doubted {
 			here[p.addr] = true
 		}
 	}
@@ -223,7 +223,7 @@ func (m *Membership) missing() []netip.AddrPort {
 		}
 	}
 	for _, s := range standings {
-		if p := m.peers[s.Node]; p != nil && !p.alive && s.State <= RosterReaped {
+		if p := m.peers[s.Node]; p != nil && (!p.alive || p.doubted) && s.State <= RosterReaped {
 			add(p.addr)
 		}
 	}

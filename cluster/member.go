@@ -72,7 +72,9 @@ type Membership struct {
 	ctx   context.Context // ends with Close; memberlist's callbacks have none of their own
 	stop  context.CancelFunc
 	loops sync.WaitGroup
-	calls errgroup.Group
+	// doubts are begun by the loops and by each other.
+	doubts sync.WaitGroup
+	calls  errgroup.Group
 
 	meta atomic.Pointer[[]byte]
 	// comparison is of what is replicated; nil while nothing is.
@@ -99,6 +101,7 @@ type Membership struct {
 	newborn   bool   // it began with an empty disk and has not heard of an earlier life
 	seeds     []string
 	conflicts map[string]Conflict
+	strangers map[string]time.Time // heard, and in no roster: when last
 	dialing   map[netip.AddrPort]bool
 	reached   map[netip.AddrPort]time.Time // when a seed last answered
 }
@@ -108,10 +111,12 @@ type peer struct {
 	addr  netip.AddrPort
 	meta  meta
 	alive bool
-	since time.Time // alive or not
-	heard time.Time
-	rtt   time.Duration
-	keys  []string
+	// doubted is one that memberlist has dead and that answers, or is being asked.
+	doubted bool
+	since   time.Time // alive or not
+	heard   time.Time
+	rtt     time.Duration
+	keys    []string
 }
 
 // StartMembership takes this host into the fleet and returns; that others were found is told by Joined. A fleet of one is one
@@ -121,7 +126,7 @@ func StartMembership(config MembershipConfig) (_ *Membership, err error) {
 		config: config, roster: config.Roster, log: config.Log,
 		inbox: make(chan []byte, inboxSize), bulk: make(chan []byte, bulkSize), events: make(chan any, inboxSize),
 		user: make(chan []byte, userSize), changes: make(chan struct{}, 1), joined: make(chan struct{}),
-		peers: map[string]*peer{}, conflicts: map[string]Conflict{}, seeds: config.Gossip.Join,
+		peers: map[string]*peer{}, conflicts: map[string]Conflict{}, strangers: map[string]time.Time{}, seeds: config.Gossip.Join,
 		dialing: map[netip.AddrPort]bool{}, reached: map[netip.AddrPort]time.Time{},
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
@@ -380,5 +385,6 @@ func (m *Membership) Close() error {
 	m.stop()
 	err := m.list.Shutdown()
 	m.loops.Wait()
+	m.doubts.Wait()
 	return errors.Join(err, m.calls.Wait())
 }

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"errors"
-	"fmt"
 	"net/netip"
 	"time"
 
@@ -23,7 +22,7 @@ func (m *Membership) note(n *memberlist.Node, alive bool) {
 	if err != nil {
 		return // NotifyAlive has refused and counted it
 	}
-	_, listed := m.roster.Standing(n.Name)
+	standing, listed := m.roster.Standing(n.Name)
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -32,10 +31,13 @@ func (m *Membership) note(n *memberlist.Node, alive bool) {
 		p = &peer{since: now}
 		m.peers[n.Name] = p
 	}
+	if !alive && m.mayDoubt(p, standing, listed) && m.askAgain(n.Name, p) {
+		return
+	}
 	if p.alive != alive {
 		p.since = now
 	}
-	p.alive, p.addr, p.meta = alive, addrPort(n.Addr, n.Port), about
+	p.alive, p.doubted, p.addr, p.meta = alive, false, addrPort(n.Addr, n.Port), about
 	switch {
 	case n.Name == m.config.Node:
 		m.me = p.addr
@@ -45,32 +47,6 @@ func (m *Membership) note(n *memberlist.Node, alive bool) {
 		delete(m.peers, n.Name) // whoever has the gossip key can name as many as it likes
 	}
 	m.changed()
-}
-
-// NotifyAlive refuses hosts that were deleted and what no host of ours says, and hears what is said of this one.
-func (d delegate) NotifyAlive(n *memberlist.Node) error {
-	m := d.m
-	about, err := decodeMeta(n.Meta)
-	if err == nil && about.node != n.Name {
-		err = fmt.Errorf("it says that its name is %q", about.node)
-	}
-	if s, ok := m.roster.Standing(n.Name); err == nil && ok && s.State == RosterDeleted && n.Name != m.config.Node {
-		err = errors.New("it was deleted")
-	}
-	if err != nil {
-		m.stats.refusedAlive.Add(1)
-		return err
-	}
-	if n.Name == m.config.Node {
-		m.mu.Lock()
-		later := m.me == addrPort(n.Addr, n.Port) && about.incarnation > m.life
-		earlier := m.newborn && about.incarnation != m.life
-		m.mu.Unlock()
-		if later || earlier {
-			offer(m.events, any(otherLife{about.incarnation}), &m.stats.dropped)
-		}
-	}
-	return nil
 }
 
 // NotifyPingComplete hears a host's own answer.
@@ -136,6 +112,9 @@ func (m *Membership) seeConflict(c conflict) {
 
 // hearConflict is another host's word that this one's name is taken twice.
 func (m *Membership) hearConflict(b []byte) error {
+	if len(b) > packetSize {
+		return errors.New("a conflict that is too long")
+	}
 	r := &fields{rest: b}
 	c := conflict{node: string(r.bytes())}
 	var errs error

@@ -36,6 +36,7 @@ type testHost struct {
 	log  *logBook
 
 	host   *clustertest.Host
+	lost   bool // its machine has no power
 	roster *Roster
 	m      *Membership // nil when it is down
 }
@@ -119,13 +120,21 @@ func (h *testHost) stop() {
 // lose pulls the plug.
 func (h *testHost) lose() {
 	h.host.Unplug()
+	h.lost = true
 	h.stop()
+}
+
+// powered gives a machine that lost power another address.
+func (h *testHost) powered() {
+	if h.lost {
+		h.host, h.lost = h.f.net.Host(h.name), false
+	}
 }
 
 // move brings the host back with another address.
 func (h *testHost) move(seeds ...*testHost) {
 	h.f.t.Helper()
-	h.host = h.f.net.Host(h.name)
+	h.powered()
 	h.start(seeds...)
 }
 

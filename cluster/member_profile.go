@@ -55,7 +55,7 @@ func (m *Membership) listConfig() (*memberlist.Config, error) {
 	c.Name, c.Label = m.config.Node, m.config.Fleet
 	c.UDPBufferSize = packetSize
 	c.DeadNodeReclaimTime = reclaimAfter
-	c.LogOutput, c.Logger = nil, memberlistLog(m.log)
+	c.LogOutput, c.Logger = nil, memberlistLog(m.log, func() { m.stats.refusedTraffic.Add(1) })
 	if m.keys != nil {
 		c.Keyring = m.keys.ring
 	}
@@ -66,7 +66,7 @@ func (m *Membership) listConfig() (*memberlist.Config, error) {
 	}
 	c.BindAddr, c.BindPort = bind.Addr().String(), int(bind.Port())
 	if t := m.config.Gossip.Transport; t != nil {
-		c.Transport = t
+		c.Transport = m.guarded(t)
 		return c, nil
 	}
 	if err := m.advertise(c, bind); err != nil {
@@ -79,8 +79,12 @@ func (m *Membership) listConfig() (*memberlist.Config, error) {
 	if c.AdvertisePort == 0 { // port 0 is any free one
 		c.AdvertisePort = t.GetAutoBindPort()
 	}
-	c.Transport = netTransport{NetTransport: t, ctx: m.ctx}
+	c.Transport = m.guarded(netTransport{NetTransport: t, ctx: m.ctx})
 	return c, nil
+}
+
+func (m *Membership) guarded(t memberlist.NodeAwareTransport) memberlist.NodeAwareTransport {
+	return newGuard(t, m.keys != nil, &m.stats.refusedTraffic)
 }
 
 // advertise settles the address that others use. memberlist would guess a private one, and fail where there is none.

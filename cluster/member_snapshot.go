@@ -75,11 +75,13 @@ type Stats struct {
 	RefusedOversize, DroppedQueued uint64 // broadcasts
 	Received, DroppedReceived      uint64 // messages of others; dropped because nobody took them
 	Malformed                      uint64 // messages that could not be read
+	RefusedTraffic                 uint64 // packets and streams with another label or key, cut off, or made to do harm
 	RefusedAlive                   uint64 // hosts that were deleted or said what no host says
 	Conflicts                      uint64 // signs that a name is taken twice
 	JoinsTried, JoinsAnswered      uint64
 	FailedPlaces                   uint64 // look-ups of cluster.join
 	FailedCalls                    uint64
+	FalseDeaths                    uint64 // hosts that memberlist had dead and that answered
 	Exchanges                      uint64 // comparisons that found another roster different
 	KeyErrors                      uint64
 	Roster                         Refusals
@@ -89,6 +91,7 @@ type counters struct {
 	received, dropped, malformed, refusedAlive, conflicts   atomic.Uint64
 	joinsTried, joinsAnswered, failedPlaces, failedCalls    atomic.Uint64
 	exchanges, keyErrors, stale, badNotices, unsignedNotice atomic.Uint64
+	refusedTraffic, falseDeaths                             atomic.Uint64
 }
 
 func (c *counters) refuse(r Refusals) {
@@ -104,9 +107,10 @@ func (m *Membership) Stats() Stats {
 		HealthScore: m.list.GetHealthScore(), Queued: m.queues.waiting(), KeyFingerprints: m.keys.fingerprints(),
 		RefusedOversize: m.queues.refused.Load(), DroppedQueued: m.queues.dropped.Load(),
 		Received: c.received.Load(), DroppedReceived: c.dropped.Load(), Malformed: c.malformed.Load(),
-		RefusedAlive: c.refusedAlive.Load(), Conflicts: c.conflicts.Load(),
+		RefusedTraffic: c.refusedTraffic.Load(),
+		RefusedAlive:   c.refusedAlive.Load(), Conflicts: c.conflicts.Load(),
 		JoinsTried: c.joinsTried.Load(), JoinsAnswered: c.joinsAnswered.Load(),
-		FailedPlaces: c.failedPlaces.Load(), FailedCalls: c.failedCalls.Load(),
+		FailedPlaces: c.failedPlaces.Load(), FailedCalls: c.failedCalls.Load(), FalseDeaths: c.falseDeaths.Load(),
 		Exchanges: c.exchanges.Load(), KeyErrors: c.keyErrors.Load(),
 		Roster: Refusals{Stale: c.stale.Load(), Malformed: c.badNotices.Load(), Unsigned: c.unsignedNotice.Load()},
 	}

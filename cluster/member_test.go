@@ -298,7 +298,8 @@ func TestTrap9AFewAreJoinedAtOnce(t *testing.T) {
 
 func TestTrap10MemberlistsLevelsAreKept(t *testing.T) {
 	book := &logBook{}
-	log := memberlistLog(slog.New(book))
+	refused := 0
+	log := memberlistLog(slog.New(book), func() { refused++ })
 	for _, line := range []string{"[ERR] memberlist: e", "[ERROR] memberlist: e2", "[WARN] memberlist: w", "[INFO] memberlist: i", "[DEBUG] memberlist: d", "plain"} {
 		log.Print(line)
 	}

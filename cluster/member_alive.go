@@ -1,0 +1,105 @@
+package cluster
+
+import (
+	"errors"
+	"fmt"
+	"net/netip"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+const (
+	// maxStrangers bounds the hosts that are heard and in no roster yet: names are cheap for whoever has the gossip key. A host's
+	// notice comes within a moment of the host.
+	maxStrangers = 512
+	// strangerRest is how long a stranger that is gone takes its place: memberlist remembers it about that long.
+	strangerRest = 2 * time.Minute
+)
+
+// NotifyAlive refuses hosts that were deleted and what no host of ours says, and hears what is said of this one.
+func (d delegate) NotifyAlive(n *memberlist.Node) error {
+	m := d.m
+	about, err := plausible(n)
+	switch {
+	case err != nil:
+	case n.Name == m.config.Node:
+		m.hearOfSelf(addrPort(n.Addr, n.Port), about.incarnation)
+	default:
+		err = m.admissible(n.Name, addrPort(n.Addr, n.Port))
+	}
+	if err != nil {
+		m.stats.refusedAlive.Add(1)
+	}
+	return err
+}
+
+// plausible refuses what no host of ours says of itself, whoever it is.
+func plausible(n *memberlist.Node) (meta, error) {
+	about, err := decodeMeta(n.Meta)
+	switch {
+	case err != nil:
+		return meta{}, err
+	case len(n.Meta) > memberlist.MetaMaxSize || len(n.Name) > maxNameLength:
+		return meta{}, errors.New("it says too much of itself")
+	case about.node != n.Name:
+		return meta{}, fmt.Errorf("it says that its name is %q", about.node)
+	case !addrPort(n.Addr, n.Port).IsValid():
+		return meta{}, errors.New("its address is none")
+	case !speaksOurs(n):
+		// One host of another version would end all push/pulls of all who know it.
+		return meta{}, errors.New("it speaks another version of memberlist's protocol")
+	}
+	return about, nil
+}
+
+func speaksOurs(n *memberlist.Node) bool {
+	const protocol, ours = memberlist.ProtocolVersion2Compatible, 0 // of the delegate
+	return n.PMin <= protocol && n.PCur == protocol && n.PMax >= protocol && n.DMin <= ours && n.DCur == ours
+}
+
+// admissible refuses deleted hosts, strangers beyond a bound, and another address of a host that answers at the known one.
+func (m *Membership) admissible(node string, at netip.AddrPort) error {
+	s, listed := m.roster.Standing(node)
+	if listed && s.State == RosterDeleted {
+		return errors.New("it was deleted")
+	}
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if p := m.peers[node]; p != nil && p.doubted && p.addr != at {
+		offer(m.events, any(conflict{node: node, addresses: [2]netip.AddrPort{p.addr, at}}), &m.stats.dropped)
+		return errors.New("it answers at another address")
+	}
+	if !listed {
+		return m.meetStranger(node, time.Now())
+	}
+	delete(m.strangers, node)
+	return nil
+}
+
+// meetStranger is called with mu held.
+func (m *Membership) meetStranger(node string, now time.Time) error {
+	if _, met := m.strangers[node]; !met && len(m.strangers) >= maxStrangers {
+		for name, at := range m.strangers {
+			if p := m.peers[name]; (p == nil || !p.alive) && now.Sub(at) > strangerRest {
+				delete(m.strangers, name)
+			}
+		}
+		if len(m.strangers) >= maxStrangers {
+			return errors.New("too many hosts are heard that are in no roster")
+		}
+	}
+	m.strangers[node] = now
+	return nil
+}
+
+// hearOfSelf notices another life of this host.
+func (m *Membership) hearOfSelf(at netip.AddrPort, incarnation uint64) {
+	m.mu.Lock()
+	later := m.me == at && incarnation > m.life
+	earlier := m.newborn && incarnation != m.life
+	m.mu.Unlock()
+	if later || earlier {
+		offer(m.events, any(otherLife{incarnation}), &m.stats.dropped)
+	}
+}
