@@ -68,6 +68,7 @@ type Membership struct {
 	queues      *queues
 	list        *memberlist.Memberlist
 	stats       counters
+	gossip      *gossipMeter
 
 	ctx   context.Context // ends with Close; memberlist's callbacks have none of their own
 	stop  context.CancelFunc
@@ -127,13 +128,14 @@ func StartMembership(config MembershipConfig) (_ *Membership, err error) {
 		inbox: make(chan []byte, inboxSize), bulk: make(chan []byte, bulkSize), events: make(chan any, inboxSize),
 		user: make(chan []byte, userSize), changes: make(chan struct{}, 1), joined: make(chan struct{}),
 		peers: map[string]*peer{}, conflicts: map[string]Conflict{}, strangers: map[string]time.Time{}, seeds: config.Gossip.Join,
-		dialing: map[netip.AddrPort]bool{}, reached: map[netip.AddrPort]time.Time{},
+		dialing: map[netip.AddrPort]bool{}, reached: map[netip.AddrPort]time.Time{}, gossip: newGossipMeter(),
 	}
 	m.ctx, m.stop = context.WithCancel(context.Background())
 	m.calls.SetLimit(maxCalls)
 	defer func() {
 		if err != nil {
 			m.stop()
+			m.gossip.close()
 			err = fmt.Errorf("cannot take part in the cluster: %w", err)
 		}
 	}()
@@ -386,5 +388,6 @@ func (m *Membership) Close() error {
 	err := m.list.Shutdown()
 	m.loops.Wait()
 	m.doubts.Wait()
+	m.gossip.close()
 	return errors.Join(err, m.calls.Wait())
 }

@@ -43,6 +43,9 @@ func TestMembershipOnARealNetwork(t *testing.T) {
 	if _, err := b.Ping("a"); err != nil {
 		t.Error(err)
 	}
+	if s := b.Stats().Gossip; s.PacketsReceived.Count == 0 || s.PacketsSent.Count == 0 || s.StreamsOpened == 0 || s.Unknown != 0 {
+		t.Errorf("%+v", s)
+	}
 	if err := b.Close(); err != nil {
 		t.Error(err)
 	}

@@ -54,6 +54,7 @@ func (m *Membership) listConfig() (*memberlist.Config, error) {
 	c := m.profile.list()
 	c.Name, c.Label = m.config.Node, m.config.Fleet
 	c.UDPBufferSize = packetSize
+	c.MetricLabels = m.gossip.labels()
 	c.DeadNodeReclaimTime = reclaimAfter
 	c.LogOutput, c.Logger = nil, memberlistLog(m.log, func() { m.stats.refusedTraffic.Add(1) })
 	if m.keys != nil {
@@ -72,7 +73,9 @@ func (m *Membership) listConfig() (*memberlist.Config, error) {
 	if err := m.advertise(c, bind); err != nil {
 		return nil, err
 	}
-	t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{BindAddrs: []string{c.BindAddr}, BindPort: c.BindPort, Logger: c.Logger})
+	t, err := memberlist.NewNetTransport(&memberlist.NetTransportConfig{
+		BindAddrs: []string{c.BindAddr}, BindPort: c.BindPort, Logger: c.Logger, MetricLabels: c.MetricLabels,
+	})
 	if err != nil {
 		return nil, fmt.Errorf("cannot listen for other hosts: %w", err)
 	}

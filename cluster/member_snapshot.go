@@ -85,6 +85,7 @@ type Stats struct {
 	Exchanges                      uint64 // comparisons that found another roster different
 	KeyErrors                      uint64
 	Roster                         Refusals
+	Gossip                         GossipStats
 }
 
 type counters struct {
@@ -113,6 +114,7 @@ func (m *Membership) Stats() Stats {
 		FailedPlaces: c.failedPlaces.Load(), FailedCalls: c.failedCalls.Load(), FalseDeaths: c.falseDeaths.Load(),
 		Exchanges: c.exchanges.Load(), KeyErrors: c.keyErrors.Load(),
 		Roster: Refusals{Stale: c.stale.Load(), Malformed: c.badNotices.Load(), Unsigned: c.unsignedNotice.Load()},
+		Gossip: m.gossip.read(),
 	}
 	for _, member := range m.Snapshot().Members {
 		s.Alive += count(member.Alive)
