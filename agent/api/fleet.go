@@ -174,7 +174,11 @@ func (s *Server) act(w http.ResponseWriter, c *call, a *action) error {
 	case !opts.dryRun:
 		setDeadlines(w, time.Time{}, time.Time{})
 		done, err = a.do(c.Context())
-		s.log.Info("asked of the fleet", append(c.user.attrs(), "path", c.URL.Path, "error", err)...)
+		log := s.log.With(c.user.attrs()...)
+		if err != nil {
+			log = log.With("error", err)
+		}
+		log.Info("asked of the fleet", "path", c.URL.Path)
 	}
 	if err != nil {
 		return err

@@ -120,8 +120,12 @@ func TestWatchFromAnotherHostsPod(t *testing.T) {
 			t.Errorf("as %s: %d %s, want only this host's version %s", accept, a.code, a.body, known.GetResourceVersion())
 		}
 	}
+	again := eventOf("web-2", "Pod", "host-02", "uid-web-2")
+	again.Name = "web-2.2"
+	f.Host("host-02").Cache.Set(apitest.Events, again)
+	// A first page would be all: the second one could not be had.
 	a := c.do("GET", "/api/v1/events?fieldSelector=involvedObject.name%3Dweb-2,involvedObject.namespace%3Ddefault&limit=1", "", "")
-	if a.code != 200 || !strings.Contains(a.body, "host-02 saw it") || strings.Contains(a.body, `"resourceVersion":"562`) {
+	if a.code != 200 || strings.Count(a.body, "host-02 saw it") != 2 || strings.Contains(a.body, `"continue"`) || strings.Contains(a.body, `"resourceVersion":"562`) {
 		t.Errorf("events: %d %s", a.code, a.body)
 	}
 }

@@ -74,7 +74,7 @@ func (s *Server) reach(c *call, node string) (http.RoundTripper, error) {
 func (s *Server) forward(w http.ResponseWriter, c *call, node string) error {
 	transport, err := s.reach(c, node)
 	if err == nil {
-		s.log.With(c.user.attrs()...).Info("forwarded", "to", node, "namespace", c.namespace, "pod", c.name, "subresource", c.sub.Name)
+		s.log.With(c.user.attrs()...).Debug("forwarded", "to", node, "namespace", c.namespace, "pod", c.name, "subresource", c.sub.Name)
 		err = s.proxy(w, c, node, transport)
 	}
 	var u *unreachable

@@ -7,6 +7,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"time"
 
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -153,9 +154,12 @@ func (s *Server) recover(w http.ResponseWriter, r *http.Request) {
 
 // routeKlog sends what libraries log with klog to our logger, all as debug messages: they complain about every client that hangs up.
 // What they themselves call verbose stays out: at its highest levels it is the bodies of requests, Secrets included.
+// klog's logger may only be set while nobody logs: of several servers in a process the first has it.
 func routeKlog(log *slog.Logger) {
-	klog.SetSlogLogger(slog.New(debugHandler{log.Handler()}))
+	klogOnce.Do(func() { klog.SetSlogLogger(slog.New(debugHandler{log.Handler()})) })
 }
+
+var klogOnce sync.Once
 
 type debugHandler struct{ slog.Handler }
 

@@ -67,7 +67,7 @@ type Server struct {
 	active sync.WaitGroup
 }
 
-// New makes a server. Libraries' klog lines go to the logger from then on, as debug messages.
+// New makes a server. Libraries' klog lines go to the logger of the first one in a process, as debug messages.
 func New(o Options) (*Server, error) {
 	if o.Cache == nil || o.Backend == nil {
 		return nil, errors.New("cannot make the API server: it needs a Cache and a Backend")
