@@ -104,8 +104,8 @@ func withHead(o Object, format, flags byte, rest string) []byte {
 
 func TestNewerRecordsAreKeptAndTellTheirVersion(t *testing.T) {
 	for name, record := range map[string]func(Object) []byte{
-		"format": func(o Object) []byte { return withHead(o, 2, 0, "something else") },
-		"flag":   func(o Object) []byte { return withHead(o, 1, 4, "something else") },
+		"format": func(o Object) []byte { return withHead(o, recordFormat+1, 0, "something else") },
+		"flag":   func(o Object) []byte { return withHead(o, recordFormat, 4, "something else") },
 	} {
 		t.Run(name, func(t *testing.T) {
 			s := newStore(t)

@@ -7,27 +7,33 @@ import (
 	"slices"
 )
 
+// errUnasked is an answer that no honest host gives.
+var errUnasked = errors.New("it answers what it was not asked")
+
 // compare finds what this host and another do not both have, and sees to it that both get it. Nothing travels of what is equal but
-// the sums that show it.
-func (r *Replication) compare(ctx context.Context, node string) error {
+// the sums that show it. differed says that something was not equal, gained how many elements came.
+func (r *Replication) compare(ctx context.Context, node string) (differed bool, gained int, err error) {
 	r.stats.rounds.Add(1)
 	digest := r.digest()
-	answer, err := r.call(ctx, node, pathCompare, digest[:])
+	answer, err := r.call(ctx, node, pathCompare, digest[:], int64(setCount*(1+groupCount*sumSize)))
 	if err != nil || len(answer) == 0 {
-		return err
+		return false, 0, err
 	}
 	r.stats.differing.Add(1)
-	f := &fields{rest: answer}
+	f, next := &fields{rest: answer}, 0
 	for len(f.rest) > 0 {
-		set, groups := f.take(1), f.take(groupCount*sumSize)
-		if f.bad || int(set[0]) >= setCount {
-			return errors.New("the sums of its groups are cut off")
+		set, groups := f.take(1), f.take(uint64(groupCount*sumSize))
+		if f.bad || int(set[0]) >= setCount || int(set[0]) < next { // every set once
+			return true, gained, errUnasked
 		}
-		if err := r.compareSet(ctx, node, int(set[0]), groups); err != nil {
-			return err
+		next = int(set[0]) + 1
+		n, err := r.compareSet(ctx, node, int(set[0]), groups)
+		gained += n
+		if err != nil {
+			return true, gained, err
 		}
 	}
-	return nil
+	return true, gained, nil
 }
 
 // answerCompare sends the sums of the sets that differ; nothing when all are equal.
@@ -35,19 +41,18 @@ func (r *Replication) answerCompare(body []byte) ([]byte, error) {
 	if len(body) != digestSize {
 		return nil, errors.New("the digest is cut off")
 	}
-	mine := r.digest()
 	var answer []byte
 	for i, set := range r.sets {
-		from, to := i*len(imprint{}), (i+1)*len(imprint{})
-		if slices.Equal(mine[from:to], body[from:to]) {
-			continue
-		}
-		set.view(func(s *sketch) { answer = append(append(answer, byte(i)), s.groupSums()...) })
+		set.view(func(s *sketch) {
+			if theirs := imprint(body[i*sumSize:]); s.digest() != theirs {
+				answer = append(append(answer, byte(i)), s.groupSums()...)
+			}
+		})
 	}
 	return answer, nil
 }
 
-func (r *Replication) compareSet(ctx context.Context, node string, set int, theirs []byte) error {
+func (r *Replication) compareSet(ctx context.Context, node string, set int, theirs []byte) (gained int, err error) {
 	request := []byte{byte(set)}
 	r.sets[set].view(func(s *sketch) {
 		for _, group := range differing(s.groupSums(), theirs) {
@@ -55,14 +60,14 @@ func (r *Replication) compareSet(ctx context.Context, node string, set int, thei
 		}
 	})
 	if len(request) == 1 {
-		return nil
+		return 0, nil
 	}
-	answer, err := r.call(ctx, node, pathBuckets, request)
+	answer, err := r.call(ctx, node, pathBuckets, request, int64(len(request)-1)*groupSize*int64(sumSize))
 	if err != nil {
-		return err
+		return 0, err
 	}
 	if len(answer) != (len(request)-1)*groupSize*sumSize {
-		return errors.New("the sums of its buckets are cut off")
+		return 0, errUnasked
 	}
 	var buckets []uint16
 	r.sets[set].view(func(s *sketch) {
@@ -78,7 +83,7 @@ func (r *Replication) compareSet(ctx context.Context, node string, set int, thei
 // answerBuckets sends the sums of some groups' buckets.
 func (r *Replication) answerBuckets(body []byte) ([]byte, error) {
 	set, rest, err := splitSet(body)
-	if err == nil && len(rest) > groupCount {
+	if err == nil && (len(rest) > groupCount || slices.ContainsFunc(rest, func(group byte) bool { return group >= groupCount })) {
 		err = errors.New("it asks for groups that are not there")
 	}
 	if err != nil {
@@ -87,7 +92,7 @@ func (r *Replication) answerBuckets(body []byte) ([]byte, error) {
 	var answer []byte
 	r.sets[set].view(func(s *sketch) {
 		for _, group := range rest {
-			answer = append(answer, s.bucketSums(group%groupCount)...)
+			answer = append(answer, s.bucketSums(group)...)
 		}
 	})
 	return answer, nil
@@ -100,41 +105,113 @@ func splitSet(body []byte) (set int, rest []byte, err error) {
 	return int(body[0]), body[1:], nil
 }
 
-// reconcile exchanges what differs in some buckets.
-func (r *Replication) reconcile(ctx context.Context, node string, set int, buckets []uint16) error {
-	if len(buckets) == 0 {
-		return nil
+// reconcile exchanges what differs in some buckets, a page of the other host's items after another.
+func (r *Replication) reconcile(ctx context.Context, node string, set int, buckets []uint16) (gained int, err error) {
+	after, all := "", len(buckets) == 0
+	for !all {
+		var theirs []item
+		if theirs, all, err = r.askItems(ctx, node, set, buckets, after); err != nil {
+			return gained, err
+		}
+		last := ""
+		if !all {
+			last = theirs[len(theirs)-1].key
+		}
+		fetch, give := r.differences(set, buckets, after, last, theirs)
+		r.send(node, set, give)
+		n, err := r.fetch(ctx, node, set, fetch)
+		gained += n
+		if err != nil {
+			return gained, err
+		}
+		after = last
 	}
-	request := []byte{byte(set)}
-	for _, bucket := range buckets {
-		request = appendUint16(request, bucket)
-	}
-	answer, err := r.call(ctx, node, pathItems, request)
-	if err != nil {
-		return err
-	}
-	theirs, err := decodeItems(answer)
-	if err != nil {
-		return err
-	}
-	fetch, give := r.differences(set, buckets, theirs)
-	r.send(node, set, give)
-	return r.fetch(ctx, node, set, fetch)
+	return gained, nil
 }
 
-// differences are the keys of what another host has newer and of what this one has newer; what cannot be told goes both ways.
-func (r *Replication) differences(set int, buckets []uint16, theirs []item) (fetch, give []string) {
-	mine := map[string]item{}
-	for _, i := range r.sets[set].items(buckets) {
-		mine[i.key] = i
+// askItems asks for the items in some buckets after a key, one page of them; all says that nothing follows. The request is
+// set 1 | key | buckets 2 ..., the answer all 1 | items.
+func (r *Replication) askItems(ctx context.Context, node string, set int, buckets []uint16, after string) (theirs []item, all bool, err error) {
+	request := appendBytes([]byte{byte(set)}, after)
+	for _, bucket := range buckets {
+		request = binary.BigEndian.AppendUint16(request, bucket)
 	}
+	answer, err := r.call(ctx, node, pathItems, request, 1+pushSize+maxKey+int64(itemOverhead))
+	if err != nil {
+		return nil, false, err
+	}
+	if len(answer) == 0 || answer[0] > 1 {
+		return nil, false, errUnasked
+	}
+	if theirs, err = decodeItems(answer[1:]); err != nil {
+		return nil, false, err
+	}
+	for _, i := range theirs {
+		if _, asked := slices.BinarySearch(buckets, bucketOf(i.key)); !asked || after != "" && compareKeys(i.key, after) <= 0 {
+			return nil, false, errUnasked
+		}
+		after = i.key
+	}
+	all = answer[0] == 1
+	if !all && len(theirs) == 0 {
+		return nil, false, errUnasked
+	}
+	return theirs, all, nil
+}
+
+// answerItems lists what is in some buckets.
+func (r *Replication) answerItems(body []byte) ([]byte, error) {
+	set, rest, err := splitSet(body)
+	if err != nil {
+		return nil, err
+	}
+	f := &fields{rest: rest}
+	after := f.bytes()
+	if f.bad || len(after) > maxKey || len(f.rest)%2 != 0 || len(f.rest) > 2*bucketCount {
+		return nil, errors.New("it asks for buckets that are not there")
+	}
+	var buckets []uint16
+	for rest := f.rest; len(rest) > 0; rest = rest[2:] {
+		bucket := binary.BigEndian.Uint16(rest)
+		if bucket >= bucketCount || len(buckets) > 0 && bucket <= buckets[len(buckets)-1] {
+			return nil, errors.New("its buckets are not sorted")
+		}
+		buckets = append(buckets, bucket)
+	}
+	answer := []byte{0}
+	r.sets[set].view(func(s *sketch) {
+		list, all := s.list(buckets, string(after), "", pushSize)
+		if all {
+			answer[0] = 1
+		}
+		for _, i := range list {
+			answer = appendItem(answer, i)
+		}
+	})
+	return answer, nil
+}
+
+// differences are the keys of what another host has newer and of what this one has newer, among those in some buckets after a key
+// and up to a last one; what cannot be told goes both ways.
+func (r *Replication) differences(set int, buckets []uint16, after, last string, theirs []item) (fetch, give []string) {
+	mine := map[string]item{}
+	r.sets[set].view(func(s *sketch) {
+		for key, all := after, false; !all; {
+			var list []item
+			list, all = s.list(buckets, key, last, maxMessage)
+			for _, i := range list {
+				mine[i.key] = i
+				key = i.key
+			}
+		}
+	})
 	for _, i := range theirs {
 		own, known := mine[i.key]
 		delete(mine, i.key)
 		if !known || i.order >= own.order && i.imprint != own.imprint {
 			fetch = append(fetch, i.key)
 			if set == setObjects {
-				r.stats.behind.Store(i.key, i.order)
+				r.noteAhead(i)
 			}
 		}
 		if known && i.order <= own.order && i.imprint != own.imprint {
@@ -147,51 +224,38 @@ func (r *Replication) differences(set int, buckets []uint16, theirs []item) (fet
 	return fetch, give
 }
 
-// answerItems lists what is in some buckets.
-func (r *Replication) answerItems(body []byte) ([]byte, error) {
-	set, rest, err := splitSet(body)
-	if err == nil && (len(rest)%2 != 0 || len(rest) > 2*groupCount*groupSize) {
-		err = errors.New("it asks for buckets that are not there")
+// fetch asks for elements until all have come, as many at a time as fit into an answer. gained are those that were new.
+func (r *Replication) fetch(ctx context.Context, node string, set int, keys []string) (gained int, err error) {
+	wanted := map[string]bool{}
+	for _, key := range keys {
+		wanted[key] = true
 	}
-	if err != nil {
-		return nil, err
-	}
-	var buckets []uint16
-	for ; len(rest) > 0; rest = rest[2:] {
-		buckets = append(buckets, binary.BigEndian.Uint16(rest))
-	}
-	var answer []byte
-	for _, i := range r.sets[set].items(buckets) {
-		answer = appendItem(answer, i)
-	}
-	return answer, nil
-}
-
-// fetch asks for elements until all have come, as many at a time as fit into an answer.
-func (r *Replication) fetch(ctx context.Context, node string, set int, keys []string) error {
 	for len(keys) > 0 {
-		answer, err := r.call(ctx, node, pathFetch, appendKeys([]byte{byte(set)}, keys))
+		answer, err := r.call(ctx, node, pathFetch, appendKeys([]byte{byte(set)}, keys), maxMessage)
 		if err != nil {
-			return err
+			return gained, err
 		}
 		records, err := decodeRecords(answer)
-		if err != nil || len(records) == 0 {
-			return err // the other one has changed meanwhile: the next comparison shows it
+		if err != nil {
+			return gained, err
 		}
-		if err := r.take(node, records); err != nil {
-			return err
+		if len(records) == 0 {
+			return gained, errors.New("it does not send what it has listed") // or has forgotten it meanwhile
 		}
-		came := map[string]bool{}
 		for _, rec := range records {
-			came[rec.key] = true
+			if int(rec.set) != set || !wanted[rec.key] {
+				return gained, errUnasked
+			}
+			delete(wanted, rec.key)
 		}
-		before := len(keys)
-		keys = slices.DeleteFunc(keys, func(key string) bool { return came[key] })
-		if len(keys) == before {
-			return errors.New("it sends what it was not asked for")
+		n, err := r.take(node, records)
+		gained += n
+		if err != nil {
+			return gained, err
 		}
+		keys = slices.DeleteFunc(keys, func(key string) bool { return !wanted[key] })
 	}
-	return nil
+	return gained, nil
 }
 
 // answerFetch sends elements, until the answer is full.

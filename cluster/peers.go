@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"errors"
@@ -10,6 +11,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 
@@ -41,9 +43,11 @@ type PeersConfig struct {
 type Peers struct {
 	config PeersConfig
 	http   *http.Transport
+	trust  *certificates
 
-	mu   sync.Mutex
-	used *pki.Identity // of the connections that are kept
+	mu         sync.Mutex
+	used       *pki.Identity // of the connections that are kept
+	identities int           // how many there have been
 }
 
 // NewPeers connects to nobody yet.
@@ -51,7 +55,7 @@ func NewPeers(config PeersConfig) *Peers {
 	if config.Dial == nil {
 		config.Dial = (&net.Dialer{KeepAlive: 15 * time.Second}).DialContext
 	}
-	p := &Peers{config: config}
+	p := &Peers{config: config, trust: &certificates{identity: config.Identity, trusted: map[[sha256.Size]byte]trusted{}}}
 	p.http = &http.Transport{
 		DialTLSContext: p.dial, MaxIdleConnsPerHost: idlePerHost, IdleConnTimeout: peerIdle, DisableCompression: true,
 		ForceAttemptHTTP2: false, MaxResponseHeaderBytes: 64 << 10,
@@ -62,19 +66,31 @@ func NewPeers(config PeersConfig) *Peers {
 // Close ends the connections that are not in use.
 func (p *Peers) Close() { p.http.CloseIdleConnections() }
 
-// Caller tells which host shows a certificate. The connection it came with was verified with the fleet's authorities.
+// Caller tells which host shows a certificate. The connection it came with was verified with the fleet's authorities, but it may have
+// been kept for long: what has expired since, or was signed by an authority that the fleet has no more, is refused too.
 func (p *Peers) Caller(cert *x509.Certificate) (Signer, error) {
-	by, err := signerOf(cert)
+	t, err := p.trust.trust(cert.Raw)
+	if err == nil {
+		err = p.current(cert, t.signer.Node)
+	}
 	if err != nil {
 		return Signer{}, err
 	}
-	if p.config.Roster.Refused(by.Node, cert.NotBefore) {
-		return Signer{}, fmt.Errorf("%s was deleted from the fleet: picket admit %s, or a new certificate, takes it back", by.Node, by.Node)
-	}
 	if p.config.Heard != nil {
-		p.config.Heard(by.Node, time.Now())
+		p.config.Heard(t.signer.Node, time.Now())
 	}
-	return by, nil
+	return t.signer, nil
+}
+
+// current refuses certificates whose time is over, and those of hosts that were deleted.
+func (p *Peers) current(cert *x509.Certificate, node string) error {
+	switch {
+	case time.Now().After(cert.NotAfter):
+		return fmt.Errorf("the certificate of %s expired on %s", node, cert.NotAfter.UTC().Format(time.DateOnly))
+	case p.config.Roster.Refused(node, cert.NotBefore):
+		return fmt.Errorf("%s was deleted from the fleet: picket admit %s, or a new certificate, takes it back", node, node)
+	}
+	return nil
 }
 
 // Transport sends requests to a host's API, whatever their scheme and host.
@@ -94,9 +110,13 @@ type peerTransport struct {
 }
 
 func (t peerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
-	t.peers.renew()
+	identity := t.peers.renew()
 	r = r.Clone(r.Context())
-	r.URL.Scheme, r.URL.Host = "https", t.node
+	// The port, which means nothing to dial, keeps connections apart that stand for different identities of this host.
+	r.URL.Scheme, r.URL.Host = "https", net.JoinHostPort(t.node, strconv.Itoa(identity))
+	if r.Host == "" {
+		r.Host = t.node
+	}
 	res, err := t.peers.http.RoundTrip(r)
 	if err != nil {
 		return nil, err
@@ -107,16 +127,21 @@ func (t peerTransport) RoundTrip(r *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// renew drops kept connections when this host has a new identity: they stand for the old one.
-func (p *Peers) renew() {
+// renew drops kept connections when this host has a new identity: they stand for the old one. It returns which identity it is, from 1.
+func (p *Peers) renew() int {
 	id := p.config.Identity()
 	p.mu.Lock()
-	changed := p.used != nil && p.used != id
-	p.used = id
+	changed := p.used != id
+	if changed {
+		p.used = id
+		p.identities++
+	}
+	identities := p.identities
 	p.mu.Unlock()
 	if changed {
 		p.http.CloseIdleConnections()
 	}
+	return identities
 }
 
 // dial connects to a node, which is the host of the URL.
@@ -139,7 +164,21 @@ func (p *Peers) dial(ctx context.Context, network, hostPort string) (net.Conn, e
 	if err := conn.HandshakeContext(ctx); err != nil {
 		return nil, errors.Join(fmt.Errorf("%s at %s: %w", node, address, err), raw.Close())
 	}
-	return conn, nil
+	cert := conn.ConnectionState().PeerCertificates[0]
+	return peerConn{Conn: conn, current: func() error { return p.current(cert, node) }}, nil
+}
+
+// peerConn is a connection to a host that ends when the host is deleted or its certificate expires.
+type peerConn struct {
+	*tls.Conn
+	current func() error
+}
+
+func (c peerConn) Write(b []byte) (int, error) {
+	if err := c.current(); err != nil {
+		return 0, errors.Join(err, c.Close())
+	}
+	return c.Conn.Write(b)
 }
 
 func (p *Peers) tlsConfig(node string) *tls.Config {
@@ -155,10 +194,8 @@ func (p *Peers) tlsConfig(node string) *tls.Config {
 				return err
 			case by.Node != node: // names are not all that a certificate may be valid for
 				return fmt.Errorf("it is %s, not %s", by.Node, node)
-			case p.config.Roster.Refused(node, cert.NotBefore):
-				return fmt.Errorf("%s was deleted from the fleet", node)
 			}
-			return nil
+			return p.current(cert, node)
 		},
 	}
 }

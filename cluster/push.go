@@ -1,7 +1,7 @@
 package cluster
 
 import (
-	"fmt"
+	"errors"
 	"slices"
 )
 
@@ -60,10 +60,14 @@ func (r *Replication) send(node string, set int, keys []string) {
 	}
 }
 
-// empty sends until nothing is left. What cannot be sent is found by comparing, once the neighbour answers again.
+// empty sends until nothing is left. What cannot be sent is found by comparing, once the neighbour answers again: until then it is
+// not called for every piece of news.
 func (r *Replication) empty(node string, o *outbox) {
 	for {
 		r.mu.Lock()
+		if d := r.hosts[node]; d != nil && d.failures > 0 {
+			clear(o.pending)
+		}
 		if len(o.pending) == 0 || r.ctx.Err() != nil {
 			o.busy = false
 			delete(r.outboxes, node)
@@ -77,9 +81,7 @@ func (r *Replication) empty(node string, o *outbox) {
 		clear(o.pending)
 		r.mu.Unlock()
 		if err := r.push(node, batch); err != nil && r.ctx.Err() == nil {
-			r.stats.failedCalls.Add(1)
-			r.log.Debug("a neighbour was not told", "host", node, "err", err)
-			r.compareSoon(node, retryAfter)
+			r.failed(node, "a neighbour was not told", err)
 		}
 	}
 }
@@ -91,46 +93,69 @@ func (r *Replication) push(node string, batch []element) error {
 	if err != nil || len(wanted) == 0 {
 		return err
 	}
+	offered := map[element]bool{}
+	for _, e := range batch {
+		offered[e] = true
+	}
 	var large []element
 	for _, key := range wanted {
-		large = append(large, element{setObjects, key})
+		e := element{setObjects, key}
+		if !offered[e] { // or twice
+			return errUnasked
+		}
+		delete(offered, e)
+		large = append(large, e)
 	}
 	_, err = r.pushAll(node, large, maxMessage)
 	return err
 }
 
+// parcel is a message of news that is being filled: records, and items of what is too large to go along.
+type parcel struct {
+	records, items []byte
+	count          int
+}
+
 func (r *Replication) pushAll(node string, batch []element, inline int) (wanted []string, err error) {
-	var news, items []byte
+	var p parcel
 	flush := func() error {
-		if len(news)+len(items) == 0 {
+		if p.count == 0 {
 			return nil
 		}
 		r.stats.pushes.Add(1)
-		answer, err := r.call(r.ctx, node, pathPush, append(appendBytes(nil, news), items...))
+		answer, err := r.call(r.ctx, node, pathPush, append(appendBytes(nil, p.records), p.items...), pushSize)
 		if err != nil {
 			return err
 		}
 		more, err := decodeKeys(answer)
 		wanted = append(wanted, more...)
-		news, items = nil, nil
+		p = parcel{}
 		return err
 	}
 	for _, e := range batch {
 		data := r.sets[e.set].record(e.key)
-		switch {
-		case data == nil:
+		if data == nil {
 			continue
-		case len(data) > inline && e.set == setObjects:
-			i, _ := r.sets[e.set].item(e.key)
-			items = appendItem(items, i)
-		default:
-			if len(news)+len(data) > pushSize {
-				if err := flush(); err != nil {
-					return nil, err
-				}
-			}
-			news = appendRecord(news, record{set: byte(e.set), key: e.key, data: data})
 		}
+		along, size := len(data) <= inline || e.set != setObjects, len(e.key)+itemOverhead
+		if along {
+			size += len(data)
+		}
+		if p.count == maxElements || len(p.records)+len(p.items)+size > pushSize {
+			if err := flush(); err != nil {
+				return nil, err
+			}
+		}
+		p.count++
+		if along {
+			p.records = appendRecord(p.records, record{set: byte(e.set), key: e.key, data: data})
+			continue
+		}
+		r.sets[e.set].view(func(s *sketch) {
+			if i, ok := s.get(e.key); ok {
+				p.items = appendItem(p.items, i)
+			}
+		})
 	}
 	return wanted, flush()
 }
@@ -140,7 +165,7 @@ func (r *Replication) receivePush(from string, body []byte) ([]byte, error) {
 	f := &fields{rest: body}
 	news := f.bytes()
 	if f.bad {
-		return nil, fmt.Errorf("the news are cut off")
+		return nil, errors.New("the news are cut off")
 	}
 	records, err := decodeRecords(news)
 	if err != nil {
@@ -150,21 +175,22 @@ func (r *Replication) receivePush(from string, body []byte) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	if err := r.take(from, records); err != nil {
+	if _, err := r.take(from, records); err != nil {
 		return nil, err
 	}
 	var wanted []byte
 	for _, i := range offered {
-		if r.lacks(setObjects, i) {
-			r.stats.behind.Store(i.key, i.order)
+		if r.lacks(i) {
+			r.noteAhead(i)
 			wanted = appendBytes(wanted, i.key)
 		}
 	}
 	return wanted, nil
 }
 
-// lacks says whether an item that another host has may be newer than what is here.
-func (r *Replication) lacks(set int, i item) bool {
-	mine, ok := r.sets[set].item(i.key)
-	return !ok || i.order > mine.order || i.order == mine.order && i.imprint != mine.imprint
+// lacks says whether an object that another host has may be newer than what is here.
+func (r *Replication) lacks(i item) bool {
+	mine, ok := r.config.Store.Get(i.key)
+	order := mine.Version.Generation
+	return !ok || i.order > order || i.order == order && i.imprint != imprintOf(mine)
 }

@@ -1,25 +1,64 @@
 package cluster
 
 import (
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // A replicated set is one of two: objects and statuses. What replication needs of them is the same.
 type replica interface {
-	name() string
-	// view calls f with the set's sketch, which f may read.
+	// view calls f with the set's sketch, which nobody else uses meanwhile. The sketch holds what other hosts are to have.
 	view(f func(*sketch))
-	// items are the elements in some buckets.
-	items(buckets []uint16) []item
-	item(key string) (item, bool)
-	// record is an element for the wire; nil when it is not there.
+	// record is an element for the wire; nil when there is none that other hosts are to have.
 	record(key string) []byte
-	// merge takes in records of others and returns the keys of those that were new; refused is how many were not taken.
-	merge(from string, records []record) (changed []string, refused int, err error)
+	// merge takes in records of others. After as many wrong signatures as there is patience for, it looks at no more.
+	merge(from string, records []record, patience int) merged
+	// reconsider looks anew which elements other hosts take: some whose signer's standing or certificate changed they do not.
+	reconsider()
+}
+
+// merged is what became of records.
+type merged struct {
+	changed []string // keys of those that were new
+	refused int      // those that were not taken
+	forged  int      // of the refused, those with a wrong signature
+	why     error    // of some of the refused
+	err     error    // nothing is known of the others: the disk failed
+}
+
+func (m *merged) refuse(err error) {
+	m.refused++
+	if m.refused <= maxReasons {
+		m.why = errors.Join(m.why, err)
+	}
+}
+
+const (
+	// maxReasons bounds what is said of one message of another host.
+	maxReasons = 3
+	// maxElements bounds how many elements one message has: each costs many times its bytes when it is read.
+	maxElements = 1 << 14
+	// maxKey is how long the key of an element may be, in bytes.
+	maxKey = 1024
+	// itemOverhead is what an item has on the wire beside its key, at most.
+	itemOverhead = binary.MaxVarintLen16 + binary.MaxVarintLen64 + len(imprint{})
+)
+
+var errTooMany = fmt.Errorf("it has more than %d elements", maxElements)
+
+// checkName refuses names that no host makes: they would be trouble where they are shown.
+func checkName(name string) error {
+	switch {
+	case len(name) > maxKey:
+		return fmt.Errorf("its name has %d bytes; %d is the most", len(name), maxKey)
+	case !utf8.ValidString(name), strings.ContainsFunc(name, unicode.IsControl):
+		return errors.New("its name is not text")
+	}
+	return nil
 }
 
 // record is an element on its way.
@@ -49,11 +88,14 @@ func decodeRecords(b []byte) ([]record, error) {
 	var list []record
 	for r := (&fields{rest: b}); len(r.rest) > 0; {
 		set := r.take(1)
-		key, data := string(r.bytes()), bytes.Clone(r.bytes())
-		if r.bad {
+		key, data := r.bytes(), r.bytes()
+		switch {
+		case r.bad || set[0] >= setCount || len(key) > maxKey:
 			return nil, errors.New("the records are cut off")
+		case len(list) == maxElements:
+			return nil, errTooMany
 		}
-		list = append(list, record{set: set[0], key: key, data: data})
+		list = append(list, record{set: set[0], key: string(key), data: data})
 	}
 	return list, nil
 }
@@ -67,11 +109,16 @@ func appendItem(b []byte, i item) []byte {
 func decodeItems(b []byte) ([]item, error) {
 	var list []item
 	for r := (&fields{rest: b}); len(r.rest) > 0; {
-		i := item{key: string(r.bytes()), order: r.uvarint()}
+		key, order := r.bytes(), r.uvarint()
+		i := item{order: order}
 		copy(i.imprint[:], r.take(uint64(len(i.imprint))))
-		if r.bad {
+		switch {
+		case r.bad || len(key) == 0 || len(key) > maxKey:
 			return nil, errors.New("the list of items is cut off")
+		case len(list) == maxElements:
+			return nil, errTooMany
 		}
+		i.key = string(key)
 		list = append(list, i)
 	}
 	return list, nil
@@ -87,10 +134,14 @@ func appendKeys(b []byte, keys []string) []byte {
 func decodeKeys(b []byte) ([]string, error) {
 	var keys []string
 	for r := (&fields{rest: b}); len(r.rest) > 0; {
-		keys = append(keys, string(r.bytes()))
-		if r.bad {
+		key := r.bytes()
+		switch {
+		case r.bad || len(key) > maxKey:
 			return nil, errors.New("the keys are cut off")
+		case len(keys) == maxElements:
+			return nil, errTooMany
 		}
+		keys = append(keys, string(key))
 	}
 	return keys, nil
 }
@@ -98,75 +149,59 @@ func decodeKeys(b []byte) ([]string, error) {
 // objectReplica is the Store.
 type objectReplica struct{ store *Store }
 
-func (o objectReplica) name() string { return "objects" }
-
 func (o objectReplica) view(f func(*sketch)) {
-	o.store.mu.RLock()
-	defer o.store.mu.RUnlock()
+	o.store.mu.Lock()
+	defer o.store.mu.Unlock()
 	f(o.store.sketch)
-}
-
-func (o objectReplica) items(buckets []uint16) []item {
-	o.store.mu.RLock()
-	defer o.store.mu.RUnlock()
-	in := inBuckets(buckets)
-	var list []item
-	for key, object := range o.store.objects {
-		if in(key) {
-			list = append(list, itemOf(object))
-		}
-	}
-	return list
 }
 
 func itemOf(o Object) item {
 	return item{key: o.Key, order: o.Version.Generation, imprint: imprintOf(o)}
 }
 
-func (o objectReplica) item(key string) (item, bool) {
-	object, ok := o.store.Get(key)
-	return itemOf(object), ok
-}
-
-// inBuckets says whether a key's bucket is one of these.
-func inBuckets(buckets []uint16) func(key string) bool {
-	var wanted [groupCount * groupSize]bool
-	for _, b := range buckets {
-		wanted[b%uint16(len(wanted))] = true
-	}
-	return func(key string) bool { return wanted[bucketOf(key)] }
-}
-
 func (o objectReplica) record(key string) []byte {
-	object, ok := o.store.Get(key)
+	object, ok := o.store.offered(key)
 	if !ok {
 		return nil
 	}
 	return encode(object)
 }
 
+func (o objectReplica) reconsider() { o.store.reconsider() }
+
 // merge looks at signatures only of what would win: the rest is not worth it.
-func (o objectReplica) merge(from string, records []record) (changed []string, refused int, err error) {
+func (o objectReplica) merge(from string, records []record, patience int) (m merged) {
 	var objects []Object
-	var reasons []error
 	for _, r := range records {
 		object, err := decode(r.key, r.data)
+		if err == nil {
+			err = checkName(r.key)
+		}
 		if err == nil && o.store.wants(object) {
-			if err = o.store.seal.check(object); err == nil {
+			if m.forged >= patience {
+				err = errPatience
+			} else if err = o.store.seal.check(object); err == nil {
 				objects = append(objects, object)
+			} else {
+				m.forged++
 			}
 		}
 		if err != nil {
-			reasons = append(reasons, fmt.Errorf("object %q from %s: %w", r.key, from, err))
+			m.refuse(fmt.Errorf("object %.200q from %s: %w", r.key, from, err))
 		}
 	}
-	stored, more, err := o.store.MergeAll(objects)
+	stored, reasons, err := o.store.MergeAll(objects)
 	for _, object := range stored {
-		changed = append(changed, object.Key)
+		m.changed = append(m.changed, object.Key)
 	}
-	reasons = append(reasons, more...)
-	return changed, len(reasons), errors.Join(err, errors.Join(reasons...))
+	for _, reason := range reasons {
+		m.refuse(fmt.Errorf("from %s: %w", from, reason))
+	}
+	m.err = err
+	return m
 }
+
+var errPatience = errors.New("there were too many wrong signatures to look at it")
 
 // wants says whether an object is worth a closer look: it would win here, or it tells of a write that was lost.
 func (s *Store) wants(o Object) bool {
@@ -177,62 +212,45 @@ func (s *Store) wants(o Object) bool {
 // statusReplica is the Statuses.
 type statusReplica struct{ statuses *Statuses }
 
-func (s statusReplica) name() string { return "statuses" }
-
 func (s statusReplica) view(f func(*sketch)) {
-	s.statuses.mu.RLock()
-	defer s.statuses.mu.RUnlock()
+	s.statuses.mu.Lock()
+	defer s.statuses.mu.Unlock()
 	f(s.statuses.sketch)
 }
 
-func (s statusReplica) items(buckets []uint16) []item {
-	in := inBuckets(buckets)
-	var list []item
-	for _, st := range s.statuses.selected(func(st Status) bool { return in(st.id().key()) }) {
-		list = append(list, st.item())
-	}
-	return list
-}
-
 func (s Status) item() item {
-	return item{key: s.id().key(), order: s.Sequence, imprint: s.imprint()}
-}
-
-func (s statusReplica) item(key string) (item, bool) {
-	st, ok := s.get(key)
-	return st.item(), ok
-}
-
-func (s statusReplica) get(key string) (Status, bool) {
-	node, unit, _ := strings.Cut(key, "\x00")
-	return s.statuses.get(statusID{node, unit})
+	return item{key: s.id().key(), order: s.Sequence, imprint: imprintOfBytes(s.encode())}
 }
 
 func (s statusReplica) record(key string) []byte {
-	st, ok := s.get(key)
+	node, unit, _ := strings.Cut(key, "\x00")
+	st, ok := s.statuses.offered(statusID{node, unit})
 	if !ok {
 		return nil
 	}
 	return st.encode()
 }
 
-func (s statusReplica) merge(from string, records []record) (changed []string, refused int, err error) {
+func (s statusReplica) reconsider() { s.statuses.reconsider() }
+
+func (s statusReplica) merge(from string, records []record, patience int) (m merged) {
 	var statuses []Status
-	var reasons []error
 	for _, r := range records {
 		st, err := decodeStatus(r.data)
 		if err == nil && st.id().key() != r.key {
 			err = errors.New("it has another key")
 		}
 		if err != nil {
-			reasons = append(reasons, fmt.Errorf("a status from %s: %w", from, err))
+			m.refuse(fmt.Errorf("a status from %s: %w", from, err))
 			continue
 		}
 		statuses = append(statuses, st)
 	}
-	merged, not, err := s.statuses.Merge(statuses)
-	for _, st := range merged {
-		changed = append(changed, st.id().key())
+	changed, refused, err := s.statuses.merge(statuses, patience)
+	for _, st := range changed {
+		m.changed = append(m.changed, st.id().key())
 	}
-	return changed, len(reasons) + int(not.Malformed+not.Unsigned), errors.Join(err, errors.Join(reasons...))
+	m.refused += int(refused.Malformed + refused.Unsigned)
+	m.forged, m.err = refused.forged, err
+	return m
 }

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"context"
-	"encoding/binary"
 	"errors"
 	"log/slog"
 	"maps"
@@ -24,17 +23,12 @@ const (
 )
 
 const (
-	// compareEvery is how often a host compares its sets with a neighbour's, when nothing tells it to do so sooner.
-	compareEvery = 10 * time.Second
-	// doubtAfter is how long what was heard of another host's sets may differ from this one's: news are on their way.
-	doubtAfter = time.Second
-	// retryAfter is when a comparison that failed is tried again.
-	retryAfter = 2 * time.Second
+	// compareEvery is how often a host compares its sets with a neighbour's, when nothing tells it to do so sooner, and strangerEvery
+	// how many such comparisons are between two with a host that is no neighbour: neighbours may all be silent on purpose.
+	compareEvery  = 10 * time.Second
+	strangerEvery = 8
 	// callWithin bounds one call to another host.
 	callWithin = 10 * time.Second
-	// maxComparing bounds the comparisons at one time, maxDoubts the hosts whose word is remembered.
-	maxComparing = 4
-	maxDoubts    = 64
 )
 
 // ReplicationConfig is what replication works on.
@@ -64,36 +58,30 @@ type Replication struct {
 	ring     chan struct{} // something is due
 	synced   chan struct{}
 	syncOnce sync.Once
-	serving  chan struct{} // slots of requests of others
+	gate     gate // of requests of others
 
-	mu        sync.Mutex
-	closed    bool
-	outboxes  map[string]*outbox
-	due       map[string]time.Time // when to compare with whom
-	comparing map[string]bool
-	doubts    map[string]doubt
-	near      []string // neighbours when last looked
-	nearAt    uint64   // the Membership's epoch then
-	next      int      // which of them is compared with next
+	mu       sync.Mutex
+	closed   bool
+	outboxes map[string]*outbox
+	hosts    map[string]*dealings
+	ahead    map[string]ahead // objects that others were seen to have in a higher version
+	near     []string         // neighbours when last looked
+	nearAt   uint64           // the Membership's epoch then
+	next     int              // which of them is compared with next
 }
 
-// doubt is what another host was heard to have.
-type doubt struct {
-	digest [digestSize]byte
-	at     time.Time // when to act on it
-}
-
-const digestSize = setCount * len(imprint{})
+const digestSize = setCount * sumSize
 
 // StartReplication begins to carry. The Membership must not be closed before it.
 func StartReplication(config ReplicationConfig) *Replication {
 	r := &Replication{
-		config: config, log: config.Log, ring: make(chan struct{}, 1), synced: make(chan struct{}), serving: make(chan struct{}, maxServing),
-		outboxes: map[string]*outbox{}, due: map[string]time.Time{}, comparing: map[string]bool{}, doubts: map[string]doubt{},
+		config: config, log: config.Log, ring: make(chan struct{}, 1), synced: make(chan struct{}), gate: gate{hosts: map[string]load{}},
+		outboxes: map[string]*outbox{}, hosts: map[string]*dealings{}, ahead: map[string]ahead{},
 	}
 	r.sets[setObjects], r.sets[setStatuses] = objectReplica{config.Store}, statusReplica{config.Statuses}
+	r.reconsider()
 	r.ctx, r.stop = context.WithCancel(context.Background())
-	config.Membership.compareBy(r.digest, func(node string) { r.compareSoon(node, 0) })
+	config.Membership.compareBy(r.digest, r.compareSoon)
 	r.loops.Go(r.run)
 	return r
 }
@@ -133,7 +121,10 @@ func (r *Replication) TellStatus(statuses ...Status) {
 // digest stands for all that this host has.
 func (r *Replication) digest() (d [digestSize]byte) {
 	for i, set := range r.sets {
-		set.view(func(s *sketch) { copy(d[i*len(imprint{}):], s.all[:]) })
+		set.view(func(s *sketch) {
+			sum := s.digest()
+			copy(d[i*sumSize:], sum[:])
+		})
 	}
 	return d
 }
@@ -156,6 +147,7 @@ func (r *Replication) run() {
 		r.neighbours()
 		if !now.Before(regular) {
 			r.renew()
+			r.reconsider()
 			r.compareNext(now)
 			regular = now.Add(compareEvery*3/4 + rand.N(compareEvery/2))
 		}
@@ -172,6 +164,23 @@ func (r *Replication) renew() {
 	r.TellStatus(renewed...)
 }
 
+// reconsider looks anew what other hosts take, and tells when that has changed: the roster or the authorities did.
+func (r *Replication) reconsider() {
+	before := r.digest()
+	for _, set := range r.sets {
+		set.reconsider()
+	}
+	if r.digest() != before {
+		r.tellDigest()
+	}
+}
+
+// listed says whether a host is in the fleet. Whoever has the gossip key can make hosts appear, as many as it likes: they are nobody.
+func (r *Replication) listed(node string) bool {
+	standing, ok := r.config.Membership.roster.Standing(node)
+	return ok && standing.State < RosterLeft
+}
+
 // neighbours are those of this moment. With hosts that have become neighbours a comparison is due.
 func (r *Replication) neighbours() []string {
 	epoch := r.config.Membership.epoch.Load()
@@ -181,45 +190,66 @@ func (r *Replication) neighbours() []string {
 	if at == epoch+1 {
 		return near
 	}
-	now := neighbours(r.config.Node, slices.Collect(maps.Keys(r.config.Membership.others())))
+	r.reconsider()
+	now := neighbours(r.config.Node, r.members())
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for _, node := range now {
 		if !slices.Contains(r.near, node) {
-			r.dueBy(node, time.Now())
+			r.dealt(node).renewed(time.Now())
 		}
 	}
 	r.near, r.nearAt = now, epoch+1 // 0 is before the first look
 	return now
 }
 
+// members are the other hosts of the fleet that are heard, sorted.
+func (r *Replication) members() []string {
+	var names []string
+	for node := range r.config.Membership.others() {
+		if r.listed(node) {
+			names = append(names, node)
+		}
+	}
+	slices.Sort(names)
+	return names
+}
+
 // compareNext makes the regular comparison due.
 func (r *Replication) compareNext(now time.Time) {
-	r.neighbours()
+	near := r.neighbours()
+	members := r.members()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if len(r.near) > 0 {
-		r.next = (r.next + 1) % len(r.near)
-		r.dueBy(r.near[r.next], now)
+	r.next++
+	switch {
+	case len(near) == 0:
+	case r.next%strangerEvery == 0:
+		r.dealt(members[rand.N(len(members))]).dueBy(now)
+	default:
+		r.dealt(near[r.next%len(near)]).dueBy(now)
 	}
 }
 
-// compareSoon makes a comparison due; it may be called from anywhere.
-func (r *Replication) compareSoon(node string, after time.Duration) {
-	if node == r.config.Node {
+// compareSoon makes a comparison due that somebody hinted at; it may be called from anywhere.
+func (r *Replication) compareSoon(node string) {
+	if node == r.config.Node || !r.listed(node) {
 		return
 	}
 	r.mu.Lock()
-	r.dueBy(node, time.Now().Add(after))
+	r.dealt(node).hinted(time.Now(), 0)
 	r.mu.Unlock()
 	r.wake()
 }
 
-// dueBy needs the lock. Names are cheap for whoever has the gossip key: what is due is bounded by the members.
-func (r *Replication) dueBy(node string, at time.Time) {
-	if old, ok := r.due[node]; !ok || at.Before(old) {
-		r.due[node] = at
+// dealt needs the lock. The host is listed, and so they are bounded.
+func (r *Replication) dealt(node string) *dealings {
+	d := r.hosts[node]
+	if d == nil {
+		d = &dealings{patience: maxPatience}
+		r.hosts[node] = d
 	}
+	return d
 }
 
 func (r *Replication) wake() {
@@ -229,36 +259,52 @@ func (r *Replication) wake() {
 	}
 }
 
-// compareDue begins what is due now and returns when to look again, by regular at the latest.
+// compareDue begins what is due now, what has been due for longest first, and returns when to look again, by regular at the latest.
 func (r *Replication) compareDue(now, regular time.Time) time.Time {
 	digest := r.digest()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	for node, d := range r.doubts {
+	var due []string
+	for node, d := range r.hosts {
 		switch {
-		case d.digest == digest:
-			delete(r.doubts, node)
-		case !now.Before(d.at):
-			delete(r.doubts, node)
-			r.dueBy(node, now)
-		case d.at.Before(regular):
-			regular = d.at
+		case !r.config.Membership.hears(node) || !r.listed(node):
+			d.due, d.doubt = time.Time{}, doubt{} // when it returns it may be a neighbour, and its push/pull tells what it has
+		case d.doubt.digest == digest:
+			d.doubt = doubt{}
+		case d.doubted() && !now.Before(d.doubt.at):
+			d.doubt = doubt{}
+			d.dueBy(now)
+		case d.doubted():
+			regular = earlier(regular, d.doubt.at)
+		}
+		if !d.due.IsZero() && !d.comparing {
+			due = append(due, node)
 		}
 	}
-	for node, at := range r.due {
-		switch {
-		case !r.config.Membership.hears(node):
-			delete(r.due, node) // when it returns, its push/pull tells what it has
-		case now.Before(at):
-			regular = earlier(regular, at)
-		case len(r.comparing) < maxComparing && !r.comparing[node]:
-			delete(r.due, node)
-			r.comparing[node] = true
-			r.calls.Go(func() error { r.compareOnce(node); return nil })
-		default: // compareOnce rings when there is room
+	slices.SortFunc(due, func(a, b string) int { return r.hosts[a].due.Compare(r.hosts[b].due) })
+	for _, node := range due {
+		d := r.hosts[node]
+		if now.Before(d.due) {
+			return earlier(regular, d.due)
 		}
+		r.begin(node, d) // when there is no room, compareOnce rings
 	}
 	return regular
+}
+
+// begin compares with a host if there is room. Hosts that did not answer well last time have room of their own, and wait for each
+// other only.
+func (r *Replication) begin(node string, d *dealings) {
+	running := 0
+	for _, o := range r.hosts {
+		if o.comparing && (o.failures > 0) == (d.failures > 0) {
+			running++
+		}
+	}
+	if running < maxRetrying || running < maxComparing && d.failures == 0 {
+		d.due, d.comparing = time.Time{}, true
+		r.calls.Go(func() error { r.compareOnce(node, d); return nil })
+	}
 }
 
 func earlier(a, b time.Time) time.Time {
@@ -268,15 +314,14 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-func (r *Replication) compareOnce(node string) {
+func (r *Replication) compareOnce(node string, d *dealings) {
 	ctx, cancel := context.WithTimeout(r.ctx, 2*callWithin)
 	defer cancel()
-	err := r.compare(ctx, node)
+	began := time.Now()
+	differed, gained, err := r.compare(ctx, node)
 	r.mu.Lock()
-	delete(r.comparing, node)
-	if err != nil && r.ctx.Err() == nil {
-		r.dueBy(node, time.Now().Add(retryAfter))
-	}
+	d.comparing = false
+	d.ended(time.Now(), outcome{took: time.Since(began), differed: differed, gained: gained, err: err})
 	r.mu.Unlock()
 	switch {
 	case err == nil:
@@ -285,6 +330,20 @@ func (r *Replication) compareOnce(node string) {
 		r.stats.failedCalls.Add(1)
 		r.log.Debug("cannot compare with another host", "host", node, "err", err)
 	}
+	r.wake()
+}
+
+// failed notes that another host could not be told something.
+func (r *Replication) failed(node, what string, err error) {
+	r.stats.failedCalls.Add(1)
+	r.log.Debug(what, "host", node, "err", err)
+	if !r.listed(node) {
+		return
+	}
+	r.mu.Lock()
+	d := r.dealt(node)
+	d.dueBy(time.Now().Add(max(d.pause(), retryAfter)))
+	r.mu.Unlock()
 	r.wake()
 }
 
@@ -307,16 +366,12 @@ func (r *Replication) hear(message []byte) {
 		return
 	}
 	digest, node := [digestSize]byte(message[1:]), string(message[1+digestSize:])
-	if !r.config.Membership.hears(node) || digest == r.digest() {
+	if node == r.config.Node || !r.config.Membership.hears(node) || !r.listed(node) || digest == r.digest() {
 		return
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if old, ok := r.doubts[node]; ok {
-		r.doubts[node] = doubt{digest: digest, at: old.at}
-	} else if len(r.doubts) < maxDoubts {
-		r.doubts[node] = doubt{digest: digest, at: time.Now().Add(doubtAfter)}
-	}
+	r.dealt(node).doubts(digest, time.Now())
 }
 
 // ReplicationStats are counters since the start, and a few figures of this moment.
@@ -335,8 +390,6 @@ type ReplicationStats struct {
 
 type replicationCounters struct {
 	rounds, differing, sent, taken, pushes, failedCalls, served, busy, rejected, merged, refused, malformed atomic.Uint64
-
-	behind sync.Map // key -> highest generation seen elsewhere
 }
 
 // Stats are of this moment.
@@ -349,53 +402,95 @@ func (r *Replication) Stats() ReplicationStats {
 	}
 	r.sets[setObjects].view(func(k *sketch) { s.Objects = k.count })
 	r.sets[setStatuses].view(func(k *sketch) { s.Statuses = k.count })
-	c.behind.Range(func(key, generation any) bool {
-		if o, ok := r.config.Store.Get(key.(string)); ok && o.Version.Generation >= generation.(uint64) {
-			c.behind.Delete(key)
-		} else {
-			s.Behind++
-		}
-		return true
-	})
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	s.Behind = r.behind(time.Now())
 	for _, o := range r.outboxes {
 		s.Queued += len(o.pending)
 	}
 	return s
 }
 
+// maxAheadKeys bounds what is remembered of what others have, aheadFor how long: who has it says so with every comparison.
+const (
+	maxAheadKeys = 4096
+	aheadFor     = 3 * compareEvery
+)
+
+// ahead is a version that another host was seen to have.
+type ahead struct {
+	generation uint64
+	at         time.Time
+}
+
+// noteAhead remembers that another host has an object in a version that is not here.
+func (r *Replication) noteAhead(i item) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if _, known := r.ahead[i.key]; known || len(r.ahead) < maxAheadKeys {
+		r.ahead[i.key] = ahead{i.order, time.Now()}
+	}
+}
+
+// behind counts the objects of which others have a higher version; the lock is held.
+func (r *Replication) behind(now time.Time) int {
+	maps.DeleteFunc(r.ahead, func(key string, a ahead) bool {
+		o, ok := r.config.Store.Get(key)
+		return now.Sub(a.at) > aheadFor || ok && o.Version.Generation >= a.generation
+	})
+	return len(r.ahead)
+}
+
 // call posts a message to another host's replication, and counts the bytes.
-func (r *Replication) call(ctx context.Context, node, path string, body []byte) ([]byte, error) {
+func (r *Replication) call(ctx context.Context, node, path string, body []byte, limit int64) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callWithin)
 	defer cancel()
 	r.stats.sent.Add(uint64(len(body)))
-	answer, err := r.config.Peers.post(ctx, node, path, body, maxMessage)
+	answer, err := r.config.Peers.post(ctx, node, path, body, limit)
 	r.stats.taken.Add(uint64(len(answer)))
 	return answer, err
 }
 
-// take merges records of another host and passes on what was new.
-func (r *Replication) take(from string, records []record) error {
-	var errs []error
+// take merges records of another host and passes on what was new; gained says how many were.
+func (r *Replication) take(from string, records []record) (gained int, err error) {
 	for set := range r.sets {
 		mine := slices.DeleteFunc(slices.Clone(records), func(rec record) bool { return int(rec.set) != set })
 		if len(mine) == 0 {
 			continue
 		}
-		changed, refused, err := r.sets[set].merge(from, mine)
-		r.stats.merged.Add(uint64(len(changed)))
-		r.stats.refused.Add(uint64(refused))
-		if refused > 0 && err != nil { // statuses of a host that the roster does not have yet are no reason
-			r.log.Warn("another host sends what is not to be taken", "host", from, "err", err)
-			err = nil
+		m := r.sets[set].merge(from, mine, r.patienceWith(from, 0))
+		r.patienceWith(from, m.forged)
+		r.stats.merged.Add(uint64(len(m.changed)))
+		r.stats.refused.Add(uint64(m.refused))
+		if m.why != nil { // statuses of a host that the roster does not have yet are no reason
+			r.warn(from, m)
 		}
-		errs = append(errs, err)
-		r.spread(set, changed, from)
+		gained += len(m.changed)
+		err = errors.Join(err, m.err)
+		r.spread(set, m.changed, from)
 	}
-	return errors.Join(errs...)
+	return gained, err
+}
+
+// warn says that a host sends what is not to be taken, now and then.
+func (r *Replication) warn(from string, m merged) {
+	level, now := slog.LevelDebug, time.Now()
+	r.mu.Lock()
+	if d := r.hosts[from]; d != nil && now.Sub(d.warned) > warnEvery {
+		d.warned, level = now, slog.LevelWarn
+	}
+	r.mu.Unlock()
+	r.log.Log(r.ctx, level, "another host sends what is not to be taken", "host", from, "elements", m.refused, "err", m.why)
+}
+
+// patienceWith takes off wrong signatures that a host sent and returns how many more it may send now.
+func (r *Replication) patienceWith(node string, forged int) int {
+	if !r.listed(node) {
+		return 0
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.dealt(node).spend(time.Now(), forged)
 }
 
 var _ http.Handler = (*Replication)(nil)
-
-func appendUint16(b []byte, v uint16) []byte { return binary.BigEndian.AppendUint16(b, v) }

@@ -1,8 +1,10 @@
 package cluster
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
+	"slices"
 )
 
 // Seal gives objects the signature of the host that wrote them, and tells those that may not have been written by who signed them.
@@ -33,18 +35,51 @@ func (s *Store) Resign(key string) ([]Object, error) {
 	return s.PutAll([]Write{{Key: key, Body: o.Body, Hash: o.Version.Hash, Content: o.Content, Deleted: o.Deleted, Author: o.Author}})
 }
 
-// Orphans are the keys of objects that no other host takes: their origin's certificate was revoked, or they were never signed.
+// Orphans are the keys of objects that no other host takes: their origin's certificate was revoked, or is of an authority that the
+// fleet has no more, or they were never signed.
 func (s *Store) Orphans() []string {
+	var keys []string
+	for _, o := range s.orphans() {
+		keys = append(keys, o.Key)
+	}
+	return keys
+}
+
+func (s *Store) orphans() []Object {
 	if s.seal == nil {
 		return nil
 	}
-	var keys []string
-	for _, o := range s.All() {
-		if len(o.Signature) == 0 || s.seal.revoked(o) {
-			keys = append(keys, o.Key)
+	believed := s.seal.believes()
+	return slices.DeleteFunc(s.All(), believed)
+}
+
+// reconsider keeps orphans out of what is compared and told: they would be offered, and refused, for ever.
+func (s *Store) reconsider() {
+	orphans := map[string]Object{}
+	for _, o := range s.orphans() {
+		orphans[o.Key] = o
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for key, o := range s.objects {
+		orphan, out := orphans[key]
+		_, _, in := s.sketch.find(key)
+		switch {
+		case in && out && bytes.Equal(orphan.Signature, o.Signature): // else it was written anew meanwhile
+			s.sketch.remove(key)
+		case !in && !out:
+			s.sketch.put(itemOf(o))
 		}
 	}
-	return keys
+}
+
+// offered is an object that is compared and told.
+func (s *Store) offered(key string) (Object, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, _, in := s.sketch.find(key)
+	o, ok := s.objects[key]
+	return o, ok && in
 }
 
 func (s *Seal) permit(by Signer, key string) error {
@@ -89,10 +124,20 @@ func (s *Seal) check(o Object) error {
 	return s.permit(by, o.Key)
 }
 
-func (s *Seal) revoked(o Object) bool {
-	if s.Revoked == nil {
-		return false
+// believes says whether other hosts take an object that is here. Its signature was checked when it came: what may have changed since
+// is what its signer's certificate is worth, and there are fewer certificates than objects.
+func (s *Seal) believes() func(Object) bool {
+	worth := map[string]bool{}
+	return func(o Object) bool {
+		if len(o.Signature) == 0 {
+			return false
+		}
+		believed, known := worth[string(o.Credential)]
+		if !known {
+			by, err := s.Auth.Verify(o.Credential, o.signedPart(s.Fleet), o.Signature)
+			believed = err == nil && (s.Revoked == nil || !s.Revoked(by.Node, by.Issued))
+			worth[string(o.Credential)] = believed
+		}
+		return believed
 	}
-	by, err := s.Auth.Verify(o.Credential, o.signedPart(s.Fleet), o.Signature)
-	return err == nil && s.Revoked(by.Node, by.Issued)
 }

@@ -15,8 +15,8 @@ func sealedStore(t *testing.T, auth *plainKeys) *Store {
 
 // take is what replication does with an object of another host.
 func take(s *Store, o Object) (changed, refused int) {
-	keys, refused, _ := objectReplica{s}.merge("tester", []record{{set: setObjects, key: o.Key, data: encode(o)}})
-	return len(keys), refused
+	m := objectReplica{s}.merge("tester", []record{{set: setObjects, key: o.Key, data: encode(o)}}, 1)
+	return len(m.changed), m.refused
 }
 
 func TestEnvelopes(t *testing.T) {

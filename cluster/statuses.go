@@ -1,11 +1,12 @@
 package cluster
 
 import (
+	"bytes"
+	"cmp"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
-	"strings"
 	"sync"
 
 	"go.etcd.io/bbolt"
@@ -16,15 +17,19 @@ const (
 	MaxStatus = 120
 	// maxUnit is how long the name of a unit may be: namespace and name of a DaemonSet.
 	maxUnit = 320
-	// maxUnits bounds what one host may have the others remember.
-	maxUnits = 4096
+	// maxUnits bounds what one host may have the others remember, maxSilent how many words that it took back. Of more, those with the
+	// highest sequences stay, whatever the order in which they came: so all hosts keep the same.
+	maxUnits  = 4096
+	maxSilent = 256
 	// sequenceMargin is how many statuses one write to disk is for.
 	sequenceMargin = 1 << 12
 	sequenceName   = "status"
+	// maxSequence leaves room above: no host says so much, and one that hears it of an earlier life must be able to go on.
+	maxSequence = 1 << 62
 )
 
-// Status is a host's signed word on one unit, a DaemonSet or itself. The one with the higher sequence holds; a body of nothing
-// takes the word back. Units and bodies are opaque here.
+// Status is a host's signed word on one unit, a DaemonSet or itself. The one with the higher sequence holds, and of one sequence, which
+// no honest host says twice, the higher as it is encoded; a body of nothing takes the word back. Units and bodies are opaque here.
 type Status struct {
 	Node      string
 	Unit      string
@@ -38,6 +43,8 @@ type StatusRefusals struct {
 	Stale     uint64 // known already, or older
 	Malformed uint64
 	Unsigned  uint64 // not signed by the host, or the host is not in the roster
+
+	forged int // of the unsigned, those that were looked at
 }
 
 type statusID struct{ node, unit string }
@@ -58,11 +65,58 @@ type Statuses struct {
 
 	saying sync.Mutex // held while this host's own word changes; taken before mu
 	mu     sync.RWMutex
-	last   map[statusID]Status
-	units  map[string]int // of each node
-	signed [32]byte       // fingerprint of the certificate that this host's own are signed with
+	last   map[string]words // of each node
 	sketch *sketch
 	news   statusNews
+}
+
+// words are what a host has said, by unit.
+type words map[string]kept
+
+// kept is a status with the fingerprint of the certificate that it was signed with. While the roster has another one, or has not
+// the host, no other host takes it, and it is not offered.
+type kept struct {
+	Status
+	by [32]byte
+}
+
+// newer is a total order of the statuses of one unit, or of one host.
+func (s Status) newer(o Status) bool {
+	if s.Sequence != o.Sequence {
+		return s.Sequence > o.Sequence
+	}
+	return bytes.Compare(s.encode(), o.encode()) > 0
+}
+
+func (s Status) silent() bool { return len(s.Body) == 0 }
+
+// lowest is the status that has to go when there are more of its kind; false when there is room for another one. Those that were
+// signed with another certificate than the host has now are lower than all others.
+func (w words) lowest(silent bool, now [32]byte) (lowest kept, full bool) {
+	most, count := maxUnits, 0
+	if silent {
+		most = maxSilent
+	}
+	if len(w) < most {
+		return lowest, false
+	}
+	for _, k := range w {
+		if k.silent() != silent {
+			continue
+		}
+		if count++; count == 1 || lowest.above(k, now) {
+			lowest = k
+		}
+	}
+	return lowest, count >= most
+}
+
+// above is newer, of statuses that may have been signed with an earlier certificate.
+func (k kept) above(o kept, now [32]byte) bool {
+	if (k.by == now) != (o.by == now) {
+		return k.by == now
+	}
+	return k.newer(o.Status)
 }
 
 // OpenStatuses begins with no status at all; the sequence of this host's own goes on above those of its earlier lives.
@@ -73,7 +127,7 @@ func OpenStatuses(db *bbolt.DB, fleet, node string, auth Authenticator, roster *
 	}
 	return &Statuses{
 		fleet: fleet, node: node, auth: auth, roster: roster, sequence: sequence,
-		last: map[statusID]Status{}, units: map[string]int{}, sketch: newSketch(), news: newStatusNews(),
+		last: map[string]words{}, sketch: newSketch(), news: newStatusNews(),
 	}, nil
 }
 
@@ -110,44 +164,92 @@ func (s *Statuses) say(unit string, body []byte, floor uint64) (Status, error) {
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.signed = self.Fingerprint
-	s.keep(said)
+	s.keep(kept{said, self.Fingerprint})
 	return said, nil
 }
 
-// keep puts a status in the place of an earlier one; mu is held.
-func (s *Statuses) keep(st Status) {
-	id := st.id()
-	if old, ok := s.last[id]; ok {
-		s.sketch.remove(id.key(), old.imprint())
-	} else {
-		s.units[st.Node]++
+// keep puts a status in the place of an earlier one; mu is held. What is too much goes.
+func (s *Statuses) keep(k kept) {
+	w := s.last[k.Node]
+	if w == nil {
+		w = words{}
+		s.last[k.Node] = w
 	}
-	s.last[id] = st
-	s.sketch.add(id.key(), st.imprint())
+	if old, known := w[k.Unit]; !known || old.silent() != k.silent() {
+		if lowest, full := w.lowest(k.silent(), s.certificate(k.Node)); full {
+			delete(w, lowest.Unit)
+			s.sketch.remove(lowest.id().key())
+		}
+	}
+	w[k.Unit] = k
+	if s.believed(k) {
+		s.sketch.put(k.item())
+	} else {
+		s.sketch.remove(k.id().key())
+	}
+}
+
+// believed says whether other hosts take a status, by the roster.
+func (s *Statuses) believed(k kept) bool {
+	standing, ok := s.roster.Standing(k.Node)
+	return ok && standing.State < RosterLeft && s.certificate(k.Node) == k.by
+}
+
+// certificate is the fingerprint of the one that a host has, by its own word.
+func (s *Statuses) certificate(node string) [32]byte { return s.roster.word(node)[voiceSelf].Fingerprint }
+
+// reconsider keeps out of what is compared and told what no other host takes: it would be offered, and refused, for ever.
+func (s *Statuses) reconsider() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, w := range s.last {
+		for _, k := range w {
+			_, _, in := s.sketch.find(k.id().key())
+			switch believed := s.believed(k); {
+			case in && !believed:
+				s.sketch.remove(k.id().key())
+			case !in && believed:
+				s.sketch.put(k.item())
+			}
+		}
+	}
+}
+
+// offered is a status that is compared and told.
+func (s *Statuses) offered(id statusID) (Status, bool) {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	_, _, in := s.sketch.find(id.key())
+	k, ok := s.last[id.node][id.unit]
+	return k.Status, ok && in
 }
 
 // Merge takes in what others relay. changed are those that were new and are worth telling on; it holds also words of this host's
 // own which answer what is told of an earlier life of it.
 func (s *Statuses) Merge(statuses []Status) (changed []Status, refused StatusRefusals, err error) {
-	var earlier []Status
+	return s.merge(statuses, len(statuses))
+}
+
+// merge looks at no more after as many wrong signatures as there is patience for.
+func (s *Statuses) merge(statuses []Status, patience int) (changed []Status, refused StatusRefusals, err error) {
+	var signed []kept
 	for _, st := range statuses {
-		switch verdict := s.admit(st, &refused); {
-		case !verdict:
-		case st.Node == s.node:
-			earlier = append(earlier, st)
-		default:
-			changed = append(changed, st)
+		if by, ok := s.admit(st, patience, &refused); ok {
+			signed = append(signed, kept{st, by})
 		}
 	}
+	var earlier []Status
 	s.mu.Lock()
-	changed = slices.DeleteFunc(changed, func(st Status) bool {
-		if last, ok := s.last[st.id()]; ok && last.Sequence >= st.Sequence { // merged by another goroutine meanwhile
-			return true
+	for _, k := range signed {
+		switch {
+		case !s.takes(k): // another goroutine was faster, or the host was deleted meanwhile
+		case k.Node == s.node:
+			earlier = append(earlier, k.Status)
+		default:
+			s.keep(k)
+			changed = append(changed, k.Status)
 		}
-		s.keep(st)
-		return false
-	})
+	}
 	s.mu.Unlock()
 	s.news.add(changed)
 	for _, st := range earlier {
@@ -160,35 +262,58 @@ func (s *Statuses) Merge(statuses []Status) (changed []Status, refused StatusRef
 	return changed, refused, err
 }
 
-// admit says whether a status is new and rightly signed. What is not new is not worth checking.
-func (s *Statuses) admit(st Status, refused *StatusRefusals) bool {
-	s.mu.RLock()
-	last, known := s.last[st.id()]
-	full := !known && s.units[st.Node] >= maxUnits
-	s.mu.RUnlock()
-	switch {
-	case st.check() != nil || full:
-		refused.Malformed++
-	case known && last.Sequence >= st.Sequence:
-		refused.Stale++
-	case s.verify(st) != nil:
-		refused.Unsigned++
-	default:
-		return true
+// fits says whether a status, signed with the host's present certificate, is newer than what is known of its unit, and not lower
+// than all that are kept where there is no room; mu is held.
+func (s *Statuses) fits(st Status) (newer, room bool) {
+	w, k := s.last[st.Node], kept{st, s.certificate(st.Node)}
+	old, known := w[st.Unit]
+	newer, room = !known || k.above(old, k.by), true
+	if known && st.Node == s.node { // an earlier life may have said it with the same sequence
+		newer = st.Sequence > old.Sequence || st.Sequence == old.Sequence && !bytes.Equal(st.encode(), old.encode())
 	}
-	return false
+	if newer && (!known || old.silent() != st.silent()) {
+		lowest, full := w.lowest(st.silent(), k.by)
+		room = !full || k.above(lowest, k.by)
+	}
+	return newer, room
 }
 
-func (s *Statuses) verify(st Status) error {
-	credential, ok := s.roster.credential(st.Node)
-	if standing, _ := s.roster.Standing(st.Node); !ok || standing.State == RosterDeleted {
-		return fmt.Errorf("%s is not in the fleet", st.Node)
+// takes says whether a status that was admitted still is what it was; mu is held.
+func (s *Statuses) takes(k kept) bool {
+	newer, room := s.fits(k.Status)
+	return newer && room && s.believed(k)
+}
+
+// admit says whether a status is new and rightly signed, and with which certificate. What is not new is not worth checking.
+func (s *Statuses) admit(st Status, patience int, refused *StatusRefusals) (by [32]byte, ok bool) {
+	if st.check() != nil {
+		refused.Malformed++
+		return by, false
 	}
-	by, err := s.auth.Verify(credential, st.signedPart(s.fleet), st.Signature)
-	if err == nil && by.Node != st.Node {
-		err = fmt.Errorf("it is signed by %s", by.Node)
+	s.mu.RLock()
+	newer, room := s.fits(st)
+	s.mu.RUnlock()
+	switch {
+	case !newer, !room && st.silent():
+		refused.Stale++
+		return by, false
+	case !room:
+		refused.Malformed++
+		return by, false
 	}
-	return err
+	credential, known := s.roster.credential(st.Node)
+	standing, _ := s.roster.Standing(st.Node)
+	if !known || standing.State >= RosterLeft || refused.forged >= patience {
+		refused.Unsigned++
+		return by, false
+	}
+	signer, err := s.auth.Verify(credential, st.signedPart(s.fleet), st.Signature)
+	if err != nil || signer.Node != st.Node {
+		refused.Unsigned++
+		refused.forged++
+		return by, false
+	}
+	return signer.Fingerprint, true
 }
 
 // answer is what this host says now of a unit about which others have heard an earlier life of it.
@@ -207,14 +332,17 @@ func (s *Statuses) Renew() ([]Status, error) {
 	}
 	s.saying.Lock()
 	defer s.saying.Unlock()
+	var old []Status
 	s.mu.RLock()
-	current := s.signed == self.Fingerprint || s.units[s.node] == 0
-	s.mu.RUnlock()
-	if current {
-		return nil, nil
+	for _, k := range s.last[s.node] {
+		if k.by != self.Fingerprint {
+			old = append(old, k.Status)
+		}
 	}
+	s.mu.RUnlock()
+	slices.SortFunc(old, func(a, b Status) int { return cmp.Compare(a.Sequence, b.Sequence) })
 	var renewed []Status
-	for _, st := range s.Of(s.node) {
+	for _, st := range old {
 		said, e := s.say(st.Unit, st.Body, 0)
 		if e == nil {
 			renewed = append(renewed, said)
@@ -227,8 +355,8 @@ func (s *Statuses) Renew() ([]Status, error) {
 func (s *Statuses) get(id statusID) (Status, bool) {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
-	st, ok := s.last[id]
-	return st, ok
+	k, ok := s.last[id.node][id.unit]
+	return k.Status, ok
 }
 
 // Get is a host's last word on a unit; false when there is none, or it was taken back.
@@ -239,22 +367,27 @@ func (s *Statuses) Get(node, unit string) (Status, bool) {
 
 // Of are all words of a host, sorted by unit, those that were taken back with no body.
 func (s *Statuses) Of(node string) []Status {
-	return s.selected(func(st Status) bool { return st.Node == node })
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	return s.last[node].sorted()
 }
 
 // All are the words of all hosts, sorted by node and unit.
-func (s *Statuses) All() []Status { return s.selected(func(Status) bool { return true }) }
-
-func (s *Statuses) selected(which func(Status) bool) []Status {
+func (s *Statuses) All() []Status {
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	var list []Status
-	for _, st := range s.last {
-		if which(st) {
-			list = append(list, st)
-		}
+	for _, node := range slices.Sorted(maps.Keys(s.last)) {
+		list = append(list, s.last[node].sorted()...)
 	}
-	slices.SortFunc(list, func(a, b Status) int { return strings.Compare(a.id().key(), b.id().key()) })
+	return list
+}
+
+func (w words) sorted() []Status {
+	list := make([]Status, 0, len(w))
+	for _, unit := range slices.Sorted(maps.Keys(w)) {
+		list = append(list, w[unit].Status)
+	}
 	return list
 }
 
@@ -262,13 +395,10 @@ func (s *Statuses) selected(which func(Status) bool) []Status {
 func (s *Statuses) Forget(node string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	for id, st := range s.last {
-		if id.node == node {
-			s.sketch.remove(id.key(), st.imprint())
-			delete(s.last, id)
-		}
+	for _, k := range s.last[node] {
+		s.sketch.remove(k.id().key())
 	}
-	delete(s.units, node)
+	delete(s.last, node)
 }
 
 // statusNews are the statuses of others that are new since the agent last looked.

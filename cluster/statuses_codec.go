@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"bytes"
-	"crypto/sha256"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -35,11 +34,6 @@ func (s Status) encode() []byte {
 	return appendBytes(b, s.Signature)
 }
 
-func (s Status) imprint() imprint {
-	sum := sha256.Sum256(s.encode())
-	return imprint(sum[:len(imprint{})])
-}
-
 // decodeStatus reads one status that fills b; it shares no memory with b.
 func decodeStatus(b []byte) (Status, error) {
 	if len(b) == 0 || b[0] != statusFormat {
@@ -59,6 +53,10 @@ func (s Status) check() error {
 	switch {
 	case s.Node == "" || len(s.Node) > maxNameLength:
 		return errors.New("it has no node, or a name that is too long")
+	case checkName(s.Node) != nil, checkName(s.Unit) != nil:
+		return errors.New("its names are not text")
+	case s.Sequence > maxSequence:
+		return fmt.Errorf("its sequence is %d", s.Sequence)
 	case len(s.Unit) > maxUnit:
 		return fmt.Errorf("its unit has %d bytes; %d is the most", len(s.Unit), maxUnit)
 	case len(s.Body) > MaxStatus:

@@ -125,8 +125,10 @@ func TestAnEarlierLifeIsAnswered(t *testing.T) {
 	if _, _, err := here.Merge([]Status{web, db}); err != nil {
 		t.Fatal(err)
 	}
-	if changed, _, err := here.Merge(answers); err != nil || len(changed) != len(answers) {
-		t.Fatalf("answers %+v changed %+v: %v", answers, changed, err)
+	for _, list := range [][]Status{answers, now.Of("host-02")} { // its sequence may have begun above the earlier life's: then there is nothing to answer
+		if _, _, err := here.Merge(list); err != nil {
+			t.Fatal(err)
+		}
 	}
 	if st, ok := here.Get("host-02", "default/web"); !ok || string(st.Body) != "starting" {
 		t.Errorf("web is %q", st.Body)
@@ -147,7 +149,7 @@ func TestAHostMayNotBeRememberedForEver(t *testing.T) {
 		t.Errorf("%d are kept", n)
 	}
 	here.Forget("host-02")
-	if len(here.All()) != 0 || *here.sketch != *newSketch() {
+	if len(here.All()) != 0 || here.sketch.digest() != newSketch().digest() {
 		t.Error("a host that was forgotten is still there")
 	}
 }
@@ -155,7 +157,7 @@ func TestAHostMayNotBeRememberedForEver(t *testing.T) {
 func TestStatusesRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		s := Status{
-			Node: rapid.StringMatching("[a-z]{1,9}").Draw(t, "node"), Unit: rapid.StringMatching("[a-z/]{0,9}").Draw(t, "unit"), Sequence: rapid.Uint64().Draw(t, "sequence"),
+			Node: rapid.StringMatching("[a-z]{1,9}").Draw(t, "node"), Unit: rapid.StringMatching("[a-z/]{0,9}").Draw(t, "unit"), Sequence: rapid.Uint64Max(maxSequence).Draw(t, "sequence"),
 			Body: rapid.SliceOfN(rapid.Byte(), 1, MaxStatus).Draw(t, "body"), Signature: rapid.SliceOfN(rapid.Byte(), 1, 64).Draw(t, "signature"),
 		}
 		got, err := decodeStatus(s.encode())

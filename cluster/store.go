@@ -82,7 +82,7 @@ func (s *Store) load(k, v []byte) error {
 	o, err := decode(key, v)
 	if err == nil {
 		s.objects[key] = o
-		s.sketch.add(key, imprintOf(o))
+		s.sketch.put(itemOf(o))
 		return nil
 	}
 	d := damage{err: fmt.Errorf("object %q in %s: %w", key, s.path, err)}
@@ -197,11 +197,8 @@ func (s *Store) commit(objects []Object) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, o := range objects {
-		if old, ok := s.objects[o.Key]; ok {
-			s.sketch.remove(o.Key, imprintOf(old))
-		}
 		s.objects[o.Key] = o
-		s.sketch.add(o.Key, imprintOf(o))
+		s.sketch.put(itemOf(o))
 		delete(s.damaged, o.Key)
 	}
 	return nil
