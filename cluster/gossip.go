@@ -234,9 +234,8 @@ func (m *Membership) greet(h hello) {
 		return
 	}
 	m.stats.exchanges.Add(1)
-	b := appendBytes([]byte{kindSummary}, m.config.Node)
-	b = appendBytes(b, m.ownAddress().String())
-	m.send(h.node, h.addr, append(b, m.roster.summary()...))
+	b := encodeSummary(m.config.Node, m.ownAddress(), m.roster.summary())
+	m.send(h.node, h.addr, append([]byte{kindSummary}, b...))
 }
 
 // compareKeys says when two hosts have different gossip keys: a stale file must not win, or lose, in silence.
@@ -254,15 +253,24 @@ func (m *Membership) compareKeys(h hello) {
 	}
 }
 
+// encodeSummary is of a host's roster, with where the host is.
+func encodeSummary(node string, addr netip.AddrPort, marks []byte) []byte {
+	return append(appendBytes(appendBytes(nil, node), addr.String()), marks...)
+}
+
+func decodeSummary(b []byte) (node string, addr netip.AddrPort, marks map[mark]bool, err error) {
+	r := &fields{rest: b}
+	node = string(r.bytes())
+	if addr, err = netip.ParseAddrPort(string(r.bytes())); err != nil || r.bad || len(node) > maxNameLength {
+		return "", addr, nil, errors.New("a summary that cannot be read")
+	}
+	marks, err = decodeMarks(r.rest)
+	return node, addr, marks, err
+}
+
 // answerSummary sends what the other lacks. What this host lacks the other sends by itself: it got the same push/pull.
 func (m *Membership) answerSummary(b []byte) error {
-	r := &fields{rest: b}
-	node, address := string(r.bytes()), string(r.bytes())
-	addr, err := netip.ParseAddrPort(address)
-	if err != nil || r.bad {
-		return errors.New("a summary that cannot be read")
-	}
-	marks, err := decodeMarks(r.rest)
+	node, addr, marks, err := decodeSummary(b)
 	if err != nil {
 		return err
 	}

@@ -158,8 +158,9 @@ func (m *Membership) round(young bool) {
 	for _, addr := range targets[:min(len(targets), joinAtOnce)] {
 		m.call(addr)
 	}
-	// Hosts that join at one time may miss each other's news, and push/pull is the only way to hear that a conflict is over.
-	if young || m.inConflict() {
+	// Hosts that join at one time may miss each other's news, and push/pull is the only way to hear that a conflict is over, or of
+	// hosts again that were turned away.
+	if turned := m.turnedAway.Swap(false); young || turned || m.inConflict() {
 		for _, addr := range m.others() {
 			m.call(addr)
 			break

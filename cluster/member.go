@@ -88,6 +88,8 @@ type Membership struct {
 	joined     chan struct{}
 
 	leaving atomic.Bool
+	// turnedAway is set when a host was not heard because too many are in no roster.
+	turnedAway atomic.Bool
 	epoch   atomic.Uint64 // counts changes
 	once    sync.Once     // of joined
 

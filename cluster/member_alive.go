@@ -10,9 +10,10 @@ import (
 )
 
 const (
-	// maxStrangers bounds the hosts that are heard and in no roster yet: names are cheap for whoever has the gossip key. A host's
-	// notice comes within a moment of the host.
-	maxStrangers = 512
+	// maxStrangers bounds the hosts that are heard and in no roster yet: names are cheap for whoever has the gossip key, and
+	// memberlist asks all of them in turn whether they are alive. A host's notice comes within a moment of the host; when many
+	// join in one moment, those that were turned away are heard in the next round.
+	maxStrangers = 32
 	// strangerRest is how long a stranger that is gone takes its place: memberlist remembers it about that long.
 	strangerRest = 2 * time.Minute
 )
@@ -86,6 +87,7 @@ func (m *Membership) meetStranger(node string, now time.Time) error {
 			}
 		}
 		if len(m.strangers) >= maxStrangers {
+			m.turnedAway.Store(true)
 			return errors.New("too many hosts are heard that are in no roster")
 		}
 	}

@@ -99,10 +99,7 @@ func (m *Membership) seeConflict(c conflict) {
 	if !m.rememberConflict(c) || c.node == m.config.Node {
 		return
 	}
-	b := appendBytes([]byte{kindConflict}, c.node)
-	for _, a := range c.addresses {
-		b = appendBytes(b, a.String())
-	}
+	b := append([]byte{kindConflict}, encodeConflict(c)...)
 	for _, a := range c.addresses {
 		if err := m.list.SendToAddress(memberlist.Address{Addr: a.String(), Name: c.node}, b); err != nil {
 			m.log.Debug("a host was not told that its name is taken twice", "node", c.node, "err", err)
@@ -112,9 +109,23 @@ func (m *Membership) seeConflict(c conflict) {
 
 // hearConflict is another host's word that this one's name is taken twice.
 func (m *Membership) hearConflict(b []byte) error {
-	if len(b) > packetSize {
-		return errors.New("a conflict that is too long")
+	c, err := decodeConflict(b)
+	if err == nil && c.node == m.config.Node {
+		m.stats.conflicts.Add(1)
+		m.rememberConflict(c)
 	}
+	return err
+}
+
+func encodeConflict(c conflict) []byte {
+	b := appendBytes(nil, c.node)
+	for _, a := range c.addresses {
+		b = appendBytes(b, a.String())
+	}
+	return b
+}
+
+func decodeConflict(b []byte) (conflict, error) {
 	r := &fields{rest: b}
 	c := conflict{node: string(r.bytes())}
 	var errs error
@@ -123,14 +134,10 @@ func (m *Membership) hearConflict(b []byte) error {
 		c.addresses[i], err = netip.ParseAddrPort(string(r.bytes()))
 		errs = errors.Join(errs, err)
 	}
-	if errs != nil || r.bad {
-		return errors.New("a conflict that cannot be read")
+	if errs != nil || r.bad || len(b) > packetSize {
+		return conflict{}, errors.New("a conflict that cannot be read")
 	}
-	if c.node == m.config.Node {
-		m.stats.conflicts.Add(1)
-		m.rememberConflict(c)
-	}
-	return nil
+	return c, nil
 }
 
 // rememberConflict logs, and is true, when it is time to tell it again.

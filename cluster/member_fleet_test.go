@@ -31,7 +31,7 @@ type testFleet struct {
 type testHost struct {
 	f    *testFleet
 	name string
-	auth *plainKeys
+	auth Authenticator
 	db   *bbolt.DB
 	log  *logBook
 

@@ -18,6 +18,7 @@ type intruder struct {
 	transport *clustertest.Transport
 	key       []byte // nil is no encryption
 	label     string
+	old       []Notice // what was told before
 }
 
 func (f *testFleet) intruder(key byte) *intruder {
@@ -170,6 +171,11 @@ func (i *intruder) pushPull(nodes, stateLength int, states [][]byte, user []byte
 		b = append(b, s[1:]...)
 	}
 	return append(b, user...)
+}
+
+// state is one host of a pushPull: alive.
+func (i *intruder) state(node string, incarnation int, at netip.AddrPort, about []byte) []byte {
+	return pack(0, "Name", node, "Addr", at.Addr().AsSlice(), "Port", int(at.Port()), "Meta", about, "Incarnation", incarnation, "State", 0, "Vsn", spoken)
 }
 
 // userMessage is one over a stream.

@@ -2,7 +2,6 @@ package cluster
 
 import (
 	"bytes"
-	"net/netip"
 	"strings"
 	"testing"
 	"time"
@@ -106,26 +105,5 @@ func TestHostileMessagesAreCountedAndChangeNothing(t *testing.T) {
 		if s := a.m.Stats(); s.Malformed != 10 || a.roster.Digest() != before {
 			t.Errorf("%+v", s)
 		}
-	})
-}
-
-func FuzzMessages(f *testing.F) {
-	f.Add(encodeHello(hello{node: "a", addr: netip.MustParseAddrPort("10.0.0.1:1"), keys: []string{"k"}}))
-	b, _ := encodeMeta(meta{node: "a", api: "b", incarnation: 7})
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		if h, err := decodeHello(b); err == nil {
-			if again, err := decodeHello(encodeHello(h)); err != nil || again.node != h.node || again.addr != h.addr || len(again.keys) != len(h.keys) {
-				t.Fatalf("%+v became %+v: %v", h, again, err)
-			}
-		}
-		if m, err := decodeMeta(b); err == nil {
-			if e, err := encodeMeta(m); err == nil {
-				if again, err := decodeMeta(e); err != nil || again != m {
-					t.Fatalf("%+v became %+v: %v", m, again, err)
-				}
-			}
-		}
-		_, _ = decodeMarks(b)
 	})
 }

@@ -75,7 +75,7 @@ func (k *plainKeys) Verify(credential, message, signature []byte) (Signer, error
 	return s, nil
 }
 
-func openRosterDB(t *testing.T) *bbolt.DB {
+func openRosterDB(t testing.TB) *bbolt.DB {
 	t.Helper()
 	db, err := bbolt.Open(filepath.Join(t.TempDir(), "state.db"), 0o600, &bbolt.Options{NoSync: true, NoFreelistSync: true})
 	if err != nil {
