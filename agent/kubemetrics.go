@@ -15,7 +15,10 @@ import (
 )
 
 // Metrics under kube-state-metrics' names and labels, so that alerts and dashboards written for a Kubernetes cluster work here.
-// Every agent tells the DaemonSets' status of the whole fleet, but only its own pods and its own node.
+// Every agent tells the DaemonSets' status of the whole fleet, but only its own pods and its own node: every host is scraped.
+
+// fleetWide ends the help of what every host tells of all.
+const fleetWide = " Of the whole fleet, and told by every host: take the maximum, not the sum."
 
 // podPhases are all there are, in kube-state-metrics' order.
 var podPhases = []corev1.PodPhase{corev1.PodPending, corev1.PodSucceeded, corev1.PodFailed, corev1.PodUnknown, corev1.PodRunning}
@@ -47,20 +50,20 @@ type kubeDescs struct {
 
 func newKubeDescs() kubeDescs {
 	d := kubeDescs{
-		daemonSetCreated: describe("kube_daemonset_created", "Unix creation timestamp.", "namespace", "daemonset"),
-		podInfo: describe("kube_pod_info", "What a pod is and where it runs; always 1.",
+		daemonSetCreated: describe("kube_daemonset_created", "Unix creation timestamp."+fleetWide, "namespace", "daemonset"),
+		podInfo: describe("kube_pod_info", "What a pod of this host is; always 1.",
 			"namespace", "pod", "uid", "host_ip", "pod_ip", "node", "created_by_kind", "created_by_name", "priority_class", "host_network"),
-		podOwner:          describe("kube_pod_owner", "The owners of a pod; always 1.", "namespace", "pod", "uid", "owner_kind", "owner_name", "owner_is_controller"),
-		podPhase:          describe("kube_pod_status_phase", "Whether a pod is in the phase.", "namespace", "pod", "uid", "phase"),
-		podRestarts:       describe("kube_pod_container_status_restarts_total", "Restarts of a container.", "namespace", "pod", "uid", "container"),
-		podWaiting:        describe("kube_pod_container_status_waiting_reason", "Why a container waits; absent when it does not.", "namespace", "pod", "uid", "container", "reason"),
-		nodeInfo:          describe("kube_node_info", "What the host is; always 1.", "node", "kernel_version", "os_image", "container_runtime_version", "kubelet_version", "provider_id", "pod_cidr", "system_uuid", "internal_ip"),
-		nodeCondition:     describe("kube_node_status_condition", "Whether a condition of the host has the status.", "node", "condition", "status"),
-		nodeTaint:         describe("kube_node_spec_taint", "The taints of the host; always 1.", "node", "key", "value", "effect"),
-		nodeUnschedulable: describe("kube_node_spec_unschedulable", "Whether the host is cordoned.", "node"),
+		podOwner:          describe("kube_pod_owner", "The owners of a pod of this host; always 1.", "namespace", "pod", "uid", "owner_kind", "owner_name", "owner_is_controller"),
+		podPhase:          describe("kube_pod_status_phase", "Whether a pod of this host is in the phase.", "namespace", "pod", "uid", "phase"),
+		podRestarts:       describe("kube_pod_container_status_restarts_total", "Restarts of a container of this host.", "namespace", "pod", "uid", "container"),
+		podWaiting:        describe("kube_pod_container_status_waiting_reason", "Why a container of this host waits; absent when it does not.", "namespace", "pod", "uid", "container", "reason"),
+		nodeInfo:          describe("kube_node_info", "What this host is; always 1. Other hosts tell of themselves.", "node", "kernel_version", "os_image", "container_runtime_version", "kubelet_version", "provider_id", "pod_cidr", "system_uuid", "internal_ip"),
+		nodeCondition:     describe("kube_node_status_condition", "Whether a condition of this host has the status. Nothing is told of a host that is down: alert on picket_cluster_members.", "node", "condition", "status"),
+		nodeTaint:         describe("kube_node_spec_taint", "The taints of this host; always 1.", "node", "key", "value", "effect"),
+		nodeUnschedulable: describe("kube_node_spec_unschedulable", "Whether this host is cordoned.", "node"),
 	}
 	for _, m := range daemonSetMetrics {
-		d.daemonSets = append(d.daemonSets, describe(m.name, m.help, "namespace", "daemonset"))
+		d.daemonSets = append(d.daemonSets, describe(m.name, m.help+fleetWide, "namespace", "daemonset"))
 	}
 	return d
 }
@@ -155,7 +158,7 @@ func (c labelsCollector) Collect(out chan<- prometheus.Metric) {
 			}
 			names, values = append(names, name), append(values, ds.Labels[key])
 		}
-		sender(out).gauge(describe("kube_daemonset_labels", "The labels of a DaemonSet; always 1.", names...), 1, values...)
+		sender(out).gauge(describe("kube_daemonset_labels", "The labels of a DaemonSet; always 1."+fleetWide, names...), 1, values...)
 	}
 }
 

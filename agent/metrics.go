@@ -11,7 +11,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// MetricsSnapshot is what a scrape shows. It is read once a scrape and never changed after it was handed over.
+// MetricsSnapshot is what a scrape shows. It is read once by each collector and never changed after it was handed over.
 type MetricsSnapshot struct {
 	DaemonSets []*appsv1.DaemonSet // with their status
 	Pods       []*corev1.Pod       // of this host
@@ -24,6 +24,9 @@ type MetricsSnapshot struct {
 	ManifestErrors map[string]int    // file -> number of errors; 0 for a file that is fine
 	Objects        map[string]int    // kind -> number of objects in the store
 	Events         map[string]uint64 // reason -> events recorded since the start
+
+	Certificates map[string]time.Time // which one -> when it ends
+	Fleet        *FleetSnapshot       // nil while this host has not joined
 }
 
 // metrics are the agent's own numbers: what is counted while it runs, and, through a collector, what a snapshot says.
@@ -76,8 +79,9 @@ func (m *metrics) reloaded(err error) {
 type snapshotCollector struct {
 	read func() MetricsSnapshot
 
-	containerdUp, pods, restarts, images, imageBytes, manifestErrors, objects, events *prometheus.Desc
-	kube                                                                              kubeDescs
+	containerdUp, pods, restarts, images, imageBytes, manifestErrors, objects, events, expiry *prometheus.Desc
+	kube                                                                                      kubeDescs
+	fleet                                                                                     fleetDescs
 }
 
 func newSnapshotCollector(read func() MetricsSnapshot) *snapshotCollector {
@@ -91,16 +95,19 @@ func newSnapshotCollector(read func() MetricsSnapshot) *snapshotCollector {
 		manifestErrors: describe("picket_manifest_errors", "Errors in a file of the manifests directory; while there are any its last good content holds.", "file"),
 		objects:        describe("picket_objects", "Objects in the store by kind.", "kind"),
 		events:         describe("picket_events_total", "Events recorded by this agent by reason.", "reason"),
+		expiry:         describe("picket_certificate_expiry_timestamp_seconds", "When this host's certificate, and the authority it trusts, end. Alert when two weeks are left.", "certificate"),
 		kube:           newKubeDescs(),
+		fleet:          newFleetDescs(),
 	}
 }
 
 // Describe names every metric; those of labels alone, whose label names are not known before, have a collector of their own.
 func (c *snapshotCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.containerdUp, c.pods, c.restarts, c.images, c.imageBytes, c.manifestErrors, c.objects, c.events} {
+	for _, d := range []*prometheus.Desc{c.containerdUp, c.pods, c.restarts, c.images, c.imageBytes, c.manifestErrors, c.objects, c.events, c.expiry} {
 		out <- d
 	}
 	c.kube.describe(out)
+	c.fleet.describe(out)
 }
 
 // Collect reads one snapshot and sends what it says.
@@ -118,6 +125,9 @@ func (c *snapshotCollector) Collect(out chan<- prometheus.Metric) {
 	for reason, n := range s.Events {
 		send.counter(c.events, float64(n), reason)
 	}
+	for certificate, end := range s.Certificates {
+		send.gauge(c.expiry, float64(end.Unix()), certificate)
+	}
 	phases := map[corev1.PodPhase]int{}
 	for _, pod := range s.Pods {
 		phases[pod.Status.Phase]++
@@ -127,6 +137,7 @@ func (c *snapshotCollector) Collect(out chan<- prometheus.Metric) {
 		send.gauge(c.pods, float64(phases[phase]), string(phase))
 	}
 	c.kube.send(send, s)
+	c.fleet.send(send, s.Fleet)
 }
 
 func (c *snapshotCollector) sendRestarts(send sender, pod *corev1.Pod) {

@@ -52,7 +52,7 @@ func testSnapshot() MetricsSnapshot {
 	return MetricsSnapshot{
 		DaemonSets: []*appsv1.DaemonSet{ds}, Pods: []*corev1.Pod{pod}, Node: node, ContainerdUp: true, Images: 2, ImageBytes: 4096,
 		ManifestErrors: map[string]int{"web.yaml": 0, "bad.yaml": 2}, Objects: map[string]int{"DaemonSet": 1, "Secret": 3},
-		Events: map[string]uint64{"SuccessfulCreate": 5},
+		Events: map[string]uint64{"SuccessfulCreate": 5}, Certificates: map[string]time.Time{"host": time.Unix(1800000000, 0), "authority": time.Unix(1900000000, 0)},
 	}
 }
 
@@ -97,6 +97,8 @@ func TestMetricsOfTheAgent(t *testing.T) {
 	m.reloaded(errors.New("unknown key"))
 	got := strings.ReplaceAll(series(t, reg, "picket_"), goruntime.Version(), "GO")
 	want := `picket_build_info{goversion="GO",version="v1.2.3"} 1
+picket_certificate_expiry_timestamp_seconds{certificate="authority"} 1.9e+09
+picket_certificate_expiry_timestamp_seconds{certificate="host"} 1.8e+09
 picket_config_last_reload_successful 0
 picket_config_reload_errors_total 1
 picket_container_restarts_total{container="c",daemonset="web",namespace="default",pod="web-abcde"} 3
@@ -142,7 +144,9 @@ func TestMetricsOfAnEmptyHost(t *testing.T) {
 
 // TestMetricsLint holds every name, help and label against Prometheus' own rules.
 func TestMetricsLint(t *testing.T) {
-	reg, _ := register(testSnapshot())
+	s := testSnapshot()
+	s.Fleet = testFleetSnapshot()
+	reg, _ := register(s)
 	problems, err := testutil.GatherAndLint(reg)
 	if err != nil {
 		t.Fatal(err)
@@ -150,7 +154,7 @@ func TestMetricsLint(t *testing.T) {
 	for _, p := range problems {
 		t.Errorf("%s: %s", p.Metric, p.Text)
 	}
-	if n, err := testutil.GatherAndCount(reg); err != nil || n < 40 {
+	if n, err := testutil.GatherAndCount(reg); err != nil || n < 100 {
 		t.Errorf("only %d series were looked at: %v", n, err)
 	}
 }
@@ -158,7 +162,11 @@ func TestMetricsLint(t *testing.T) {
 // TestMetricsAreDescribed: a pedantic registry refuses what the collector sends but did not describe.
 func TestMetricsAreDescribed(t *testing.T) {
 	reg := prometheus.NewPedanticRegistry()
-	reg.MustRegister(newSnapshotCollector(testSnapshot))
+	reg.MustRegister(newSnapshotCollector(func() MetricsSnapshot {
+		s := testSnapshot()
+		s.Fleet = testFleetSnapshot()
+		return s
+	}))
 	if _, err := reg.Gather(); err != nil {
 		t.Error(err)
 	}
