@@ -2,9 +2,11 @@ package cluster
 
 import (
 	"bufio"
+	"bytes"
 	"encoding/binary"
-	"errors"
+	"io"
 	"net"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -12,25 +14,17 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// What memberlist 0.7 panics at, if it was encrypted with the right key: a payload of its first encryption, which no host of ours
-// uses, with a wrong padding; and a stream that is encrypted and empty.
-const (
-	oldEncryption   = 0
-	streamEncrypted = 10 // memberlist's encryptMsg
-	labelMark       = 244
-	emptyEncrypted  = 1 + 12 + 16 // version, nonce, tag
-)
+// oldEncryption is memberlist's first, which no host of ours uses: memberlist 0.7 panics when its padding is wrong.
+const oldEncryption = 0
 
-// maxStreams bounds the streams that others have open. Each may make memberlist reserve more than 100 MB, and is closed after
-// seconds.
+// maxStreams bounds the streams that others have open; memberlist closes them after seconds.
 const maxStreams = 16
-
-var errRefusedStream = errors.New("refused: what no host of the fleet sends")
 
 // guard is a transport that keeps from memberlist what would end the agent.
 type guard struct {
 	memberlist.NodeAwareTransport
-	keyed   bool
+	keys    *keyring // nil is no encryption, and nothing is looked at
+	label   string
 	refused *atomic.Uint64
 	packets chan *memberlist.Packet
 	streams chan net.Conn
@@ -41,9 +35,9 @@ type guard struct {
 	closed  chan struct{} // nothing comes any more
 }
 
-func newGuard(inner memberlist.NodeAwareTransport, keyed bool, refused *atomic.Uint64) *guard {
+func newGuard(inner memberlist.NodeAwareTransport, keys *keyring, label string, refused *atomic.Uint64) *guard {
 	g := &guard{
-		NodeAwareTransport: inner, keyed: keyed, refused: refused,
+		NodeAwareTransport: inner, keys: keys, label: label, refused: refused,
 		packets: make(chan *memberlist.Packet), streams: make(chan net.Conn), closing: make(chan struct{}), closed: make(chan struct{}),
 	}
 	g.pumps.Go(g.pumpPackets)
@@ -69,7 +63,7 @@ func (g *guard) pumpPackets() {
 	for {
 		select {
 		case p := <-g.NodeAwareTransport.PacketCh():
-			if g.keyed && isOld(p.Buf) {
+			if g.keys != nil && isOld(p.Buf) {
 				g.refused.Add(1)
 				continue
 			}
@@ -126,47 +120,69 @@ func (g *guard) dialled(c net.Conn, err error) (net.Conn, error) {
 	return g.guardStream(c), nil
 }
 
-// guardedConn looks at how a stream begins before anybody reads of it.
+// guardedConn reads a whole message before anybody else does.
 type guardedConn struct {
 	net.Conn
 	guard   *guard
-	head    *bufio.Reader
-	looked  bool
-	err     error
+	in      io.Reader // what memberlist is given
+	err     error     // or why it is given nothing
 	once    sync.Once
 	onClose func() // may be nil
 }
 
-func (g *guard) guardStream(c net.Conn) *guardedConn {
-	return &guardedConn{Conn: c, guard: g, head: bufio.NewReader(c)}
-}
+func (g *guard) guardStream(c net.Conn) *guardedConn { return &guardedConn{Conn: c, guard: g} }
 
 // Read is for one reader, as memberlist's streams have.
 func (c *guardedConn) Read(b []byte) (int, error) {
-	if !c.looked && c.guard.keyed {
-		if c.looked = true; c.isBad() {
+	if c.in == nil {
+		if c.in, c.err = c.begin(); c.err != nil {
 			c.guard.refused.Add(1)
-			c.err = errRefusedStream
 		}
 	}
 	if c.err != nil {
 		return 0, c.err
 	}
-	return c.head.Read(b)
+	return c.in.Read(b)
 }
 
-// isBad waits for the first bytes. One that ends before is too short for harm.
-func (c *guardedConn) isBad() bool {
+// begin looks at the first message of a stream; a stream of memberlist's has one each way. What is cut off, not encrypted or
+// encrypted with another key is left to memberlist, which refuses it.
+func (c *guardedConn) begin() (io.Reader, error) {
+	if c.guard.keys == nil {
+		return c.Conn, nil
+	}
+	in := bufio.NewReader(c.Conn)
 	at := 0
-	if mark, err := c.head.Peek(2); err == nil && mark[0] == labelMark {
+	if mark, err := in.Peek(2); err == nil && mark[0] == messageLabel {
 		at = 2 + int(mark[1])
 	}
-	first, err := c.head.Peek(at + 6)
-	if err != nil || first[at] != streamEncrypted {
-		return false
+	head, err := in.Peek(at + 5)
+	if err != nil || head[at] != messageEncrypted {
+		return in, nil //nolint:nilerr // memberlist finds the same error
 	}
-	return binary.BigEndian.Uint32(first[at+1:]) <= emptyEncrypted || first[at+5] == oldEncryption
+	length := binary.BigEndian.Uint32(head[at+1:])
+	if length <= emptyEncrypted || length > maxStream {
+		return in, errRefusedStream
+	}
+	var whole bytes.Buffer
+	if _, err := io.CopyN(&whole, in, int64(at)+5+int64(length)); err != nil {
+		return io.MultiReader(&whole, failing{err}), nil
+	}
+	sealed := whole.Bytes()[at+5:]
+	if sealed[0] == oldEncryption {
+		return in, errRefusedStream
+	}
+	plain, opened := openSealed(c.guard.keys.ring.GetKeys(), sealed, slices.Concat(whole.Bytes()[at:at+5], []byte(c.guard.label)))
+	if opened {
+		err = affordable(plain)
+	}
+	return io.MultiReader(&whole, in), err
 }
+
+// failing is a reader.
+type failing struct{ err error }
+
+func (f failing) Read([]byte) (int, error) { return 0, f.err }
 
 func (c *guardedConn) Close() error {
 	c.once.Do(func() {

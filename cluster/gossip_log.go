@@ -4,6 +4,7 @@ import (
 	"context"
 	"log"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -59,11 +60,8 @@ func (l *logLines) Write(b []byte) (int, error) {
 		}
 	}
 	line = strings.TrimPrefix(line, "memberlist: ")
-	for _, start := range refusals {
-		if strings.HasPrefix(line, start) {
-			l.refused()
-			break
-		}
+	if isRefusal(line) {
+		l.refused()
 	}
 	if hidden, shown := l.show(line, time.Now()); shown {
 		args := []any{"from", "memberlist"}
@@ -73,6 +71,12 @@ func (l *logLines) Write(b []byte) (int, error) {
 		l.to.Log(context.Background(), level, line, args...)
 	}
 	return len(b), nil
+}
+
+// isRefusal leaves out what the guard refused and counted.
+func isRefusal(line string) bool {
+	return !strings.Contains(line, errRefusedStream.Error()) &&
+		slices.ContainsFunc(refusals, func(start string) bool { return strings.HasPrefix(line, start) })
 }
 
 // show says whether a line is worth another one of its kind, and how many were not.

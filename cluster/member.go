@@ -90,8 +90,8 @@ type Membership struct {
 	leaving atomic.Bool
 	// turnedAway is set when a host was not heard because too many are in no roster.
 	turnedAway atomic.Bool
-	epoch   atomic.Uint64 // counts changes
-	once    sync.Once     // of joined
+	epoch      atomic.Uint64 // counts changes
+	once       sync.Once     // of joined
 
 	raising  sync.Mutex // held while this host's own word changes; taken before mu
 	declared declared

@@ -124,3 +124,19 @@ func FuzzSummary(f *testing.F) {
 		}
 	})
 }
+
+// FuzzAffordable: a message over a stream is opened before memberlist does.
+func FuzzAffordable(f *testing.F) {
+	for _, b := range [][]byte{
+		pack(messagePushPull, "Nodes", 0, "UserStateLen", 3, "Join", true), pack(messagePushPull, "Nodes", 1<<20, "UserStateLen", 0, "Join", false),
+		pack(messageUser, "UserMsgLen", 2), pack(messageCompressed, "Algo", 0, "Buf", []byte{1, 2, 3}), {messageUser, 0x81, 0xaa}, {0},
+	} {
+		f.Add(b)
+		f.Add(append(b, 1, 2, 3))
+	}
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if err := affordable(b); err == nil && b[0] == messageUser && len(b) < 13 {
+			t.Fatalf("%x is too short", b)
+		}
+	})
+}

@@ -60,14 +60,22 @@ const (
 
 // pack writes a map of msgpack: names and values in turn.
 func pack(kind byte, fields ...any) []byte {
-	b := []byte{kind, 0xde, 0, byte(len(fields) / 2)}
-	for _, f := range fields {
+	b := []byte{kind, 0x80 | byte(len(fields)/2)}
+	for n, f := range fields {
 		switch v := f.(type) {
 		case string:
+			if n%2 == 0 {
+				b = append(append(b, 0xa0|byte(len(v))), v...)
+				continue
+			}
 			b = append(binary.BigEndian.AppendUint16(append(b, 0xda), uint16(len(v))), v...)
 		case []byte:
 			b = append(binary.BigEndian.AppendUint32(append(b, 0xdb), uint32(len(v))), v...)
 		case int:
+			if v>>32 == 0 {
+				b = binary.BigEndian.AppendUint32(append(b, 0xce), uint32(v))
+				continue
+			}
 			b = binary.BigEndian.AppendUint64(append(b, 0xd3), uint64(v))
 		case bool:
 			b = append(b, 0xc2)

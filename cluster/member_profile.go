@@ -87,7 +87,7 @@ func (m *Membership) listConfig() (*memberlist.Config, error) {
 }
 
 func (m *Membership) guarded(t memberlist.NodeAwareTransport) memberlist.NodeAwareTransport {
-	return newGuard(t, m.keys != nil, &m.stats.refusedTraffic)
+	return newGuard(t, m.keys, m.config.Fleet, &m.stats.refusedTraffic)
 }
 
 // advertise settles the address that others use. memberlist would guess a private one, and fail where there is none.
