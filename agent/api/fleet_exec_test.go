@@ -143,7 +143,7 @@ func TestExecElsewhereEndsWithItsClient(t *testing.T) {
 				f := startFleet(t)
 				started, ended := make(chan struct{}), make(chan struct{})
 				f.Host("host-02").Backend.OnExec = func(ctx context.Context, _ *corev1.Pod, _ string, e api.Exec) (int, error) {
-					close(started)
+					fmt.Fprintln(e.Stdout, "started")
 					<-ctx.Done()
 					close(ended)
 					return 0, ctx.Err()
@@ -151,9 +151,11 @@ func TestExecElsewhereEndsWithItsClient(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				defer cancel()
 				input, _ := io.Pipe() // never says anything
+				// Only a client that has heard of its streams notices that its connection ends; client-go waits 30 s for that.
+				out := signal(func() { close(started) })
 				done := make(chan error, 1)
 				go func() {
-					done <- executor(t, f, websocket, false).StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: input, Stdout: io.Discard})
+					done <- executor(t, f, websocket, false).StreamWithContext(ctx, remotecommand.StreamOptions{Stdin: input, Stdout: out})
 				}()
 				<-started
 				if who == "the client" {
@@ -170,4 +172,12 @@ func TestExecElsewhereEndsWithItsClient(t *testing.T) {
 			})
 		}
 	}
+}
+
+// signal is called for what is written.
+type signal func()
+
+func (s signal) Write(p []byte) (int, error) {
+	s()
+	return len(p), nil
 }
