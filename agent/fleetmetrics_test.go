@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"fmt"
 	"os"
 	"regexp"
 	"strings"
@@ -134,9 +135,10 @@ picket_gossip_unknown_figures_total 44
 `)
 }
 
-// scrape is what a host's metrics listener tells of the fleet.
+// scrape is what a host's metrics listener tells.
 func (h *fleetHost) scrape() prometheus.Gatherer {
-	reg, _ := register(MetricsSnapshot{Fleet: h.loop.fleet.snapshot()})
+	reg := prometheus.NewRegistry()
+	newMetrics(reg, "", (&Agent{cfg: h.cfg, loop: h.loop, fleet: h.loop.fleet, runtime: h.fake, files: newFiles(h.loop)}).snapshot)
 	return reg
 }
 
@@ -149,6 +151,30 @@ func (h *fleetHost) has(lines ...string) bool {
 		}
 	}
 	return true
+}
+
+// TestEveryPodAndNodeIsToldByItsOwnHost: each has the whole fleet in its cache, and all are scraped.
+func TestEveryPodAndNodeIsToldByItsOwnHost(t *testing.T) {
+	withFleet(t, 3, func(t *testing.T, f *testFleet) {
+		f.hosts[1].apply(webOf("busybox", ""))
+		f.within(time.Minute, "web runs and is shown everywhere", func() bool {
+			return f.everywhere(func(h *fleetHost) bool { return h.webReady(3, 3) })
+		})
+		for _, h := range f.hosts {
+			for _, metric := range []string{"kube_pod_info", "kube_node_info", "picket_container_restarts_total"} {
+				told := series(t, h.scrape(), metric)
+				if strings.Count(told, "\n") != 1 || metric != "picket_container_restarts_total" && !strings.Contains(told, fmt.Sprintf("node=%q", h.cfg.Node.Name)) {
+					t.Errorf("%s tells\n%s", h.cfg.Node.Name, told)
+				}
+			}
+			if !h.has(`picket_pods{phase="Running"} 1`, `picket_objects{kind="Pod"} 3`) {
+				t.Errorf("%s tells\n%s", h.cfg.Node.Name, series(t, h.scrape(), "picket_"))
+			}
+			if expiry := series(t, h.scrape(), "picket_certificate"); strings.Count(expiry, "\n") != 2 || strings.Contains(expiry, "} -") {
+				t.Errorf("certificates: %s", expiry)
+			}
+		}
+	})
 }
 
 func TestFleetMetricsShowAHostThatFailsAndOneThatIsDeleted(t *testing.T) {

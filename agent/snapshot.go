@@ -23,7 +23,7 @@ func (a *Agent) snapshot() MetricsSnapshot {
 		ContainerdUp: l.containerdUp.Load(), ManifestErrors: a.files.counts(), Objects: map[string]int{}, Events: l.events.totals(),
 		DaemonSets: cached[*appsv1.DaemonSet](l, resourceDaemonSets), Fleet: a.fleet.snapshot(),
 	}
-	host, authority := a.trust.identity().Expiry()
+	host, authority := a.fleet.identity().Expiry()
 	s.Certificates = map[string]time.Time{"host": host, "authority": authority}
 	// Every host is scraped: each tells of its own pods and Node.
 	for _, p := range cached[*corev1.Pod](l, resourcePods) {
