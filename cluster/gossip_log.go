@@ -20,8 +20,7 @@ var refusals = []string{
 	"Decrypt packet failed", "discarding packet with unacceptable label", "discarding stream with unacceptable label",
 	"failed to receive", "Failed to decode", "Failed to decompress", "Failed to read remote state", "Failed to receive user message",
 	"cannot decode label", "label header cannot be empty", "msg type", "missing message type", "Received invalid msgType",
-	"Got invalid checksum", "Compound request had", "handler queue full", "Too many pending push/pull",
-	"ignoring alive message", "Ignoring an alive message", "Failed push/pull merge",
+	"Got invalid checksum", "Compound request had", "Ignoring an alive message", "Failed push/pull merge",
 }
 
 const (

@@ -29,11 +29,17 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	default:
 		err = m.admissible(n.Name, addrPort(n.Addr, n.Port))
 	}
-	if err != nil {
+	switch {
+	case errors.Is(err, errTurnedAway):
+		m.turnedAway.Store(true)
+		m.stats.turnedAway.Add(1)
+	case err != nil:
 		m.stats.refusedAlive.Add(1)
 	}
 	return err
 }
+
+var errTurnedAway = errors.New("too many hosts are heard that are in no roster")
 
 // plausible refuses what no host of ours says of itself, whoever it is.
 func plausible(n *memberlist.Node) (meta, error) {
@@ -87,8 +93,7 @@ func (m *Membership) meetStranger(node string, now time.Time) error {
 			}
 		}
 		if len(m.strangers) >= maxStrangers {
-			m.turnedAway.Store(true)
-			return errors.New("too many hosts are heard that are in no roster")
+			return errTurnedAway
 		}
 	}
 	m.strangers[node] = now

@@ -33,6 +33,8 @@ func lanConfig() *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = 500*time.Millisecond, 300*time.Millisecond, 3
 	c.TCPTimeout = 5 * time.Second
+	// A host that has to find out alone, because it missed what others said, takes 4.5 s and not 9. What it finds is checked.
+	c.SuspicionMaxTimeoutMult = 3
 	return c
 }
 

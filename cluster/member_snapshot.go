@@ -77,6 +77,7 @@ type Stats struct {
 	Malformed                      uint64 // messages that could not be read
 	RefusedTraffic                 uint64 // packets and streams with another label or key, cut off, or made to do harm
 	RefusedAlive                   uint64 // hosts that were deleted or said what no host says
+	TurnedAway                     uint64 // hosts that were not heard at once because many others were in no roster
 	Conflicts                      uint64 // signs that a name is taken twice
 	JoinsTried, JoinsAnswered      uint64
 	FailedPlaces                   uint64 // look-ups of cluster.join
@@ -92,7 +93,7 @@ type counters struct {
 	received, dropped, malformed, refusedAlive, conflicts   atomic.Uint64
 	joinsTried, joinsAnswered, failedPlaces, failedCalls    atomic.Uint64
 	exchanges, keyErrors, stale, badNotices, unsignedNotice atomic.Uint64
-	refusedTraffic, falseDeaths                             atomic.Uint64
+	refusedTraffic, falseDeaths, turnedAway                 atomic.Uint64
 }
 
 func (c *counters) refuse(r Refusals) {
@@ -108,8 +109,8 @@ func (m *Membership) Stats() Stats {
 		HealthScore: m.list.GetHealthScore(), Queued: m.queues.waiting(), KeyFingerprints: m.keys.fingerprints(),
 		RefusedOversize: m.queues.refused.Load(), DroppedQueued: m.queues.dropped.Load(),
 		Received: c.received.Load(), DroppedReceived: c.dropped.Load(), Malformed: c.malformed.Load(),
-		RefusedTraffic: c.refusedTraffic.Load(),
-		RefusedAlive:   c.refusedAlive.Load(), Conflicts: c.conflicts.Load(),
+		RefusedTraffic: c.refusedTraffic.Load(), TurnedAway: c.turnedAway.Load(),
+		RefusedAlive: c.refusedAlive.Load(), Conflicts: c.conflicts.Load(),
 		JoinsTried: c.joinsTried.Load(), JoinsAnswered: c.joinsAnswered.Load(),
 		FailedPlaces: c.failedPlaces.Load(), FailedCalls: c.failedCalls.Load(), FalseDeaths: c.falseDeaths.Load(),
 		Exchanges: c.exchanges.Load(), KeyErrors: c.keyErrors.Load(),
