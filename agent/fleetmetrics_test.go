@@ -167,7 +167,7 @@ func TestEveryPodAndNodeIsToldByItsOwnHost(t *testing.T) {
 					t.Errorf("%s tells\n%s", h.cfg.Node.Name, told)
 				}
 			}
-			if !h.has(`picket_pods{phase="Running"} 1`, `picket_objects{kind="Pod"} 3`) {
+			if !h.has(`picket_pods{phase="Running"} 1`, `picket_objects{kind="Node"} 3`) {
 				t.Errorf("%s tells\n%s", h.cfg.Node.Name, series(t, h.scrape(), "picket_"))
 			}
 			if expiry := series(t, h.scrape(), "picket_certificate"); strings.Count(expiry, "\n") != 2 || strings.Contains(expiry, "} -") {
