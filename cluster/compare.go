@@ -107,7 +107,7 @@ func splitSet(body []byte) (set int, rest []byte, err error) {
 
 // reconcile exchanges what differs in some buckets, a page of the other host's items after another.
 func (r *Replication) reconcile(ctx context.Context, node string, set int, buckets []uint16) (gained int, err error) {
-	after, all := "", len(buckets) == 0
+	after, all, barren := "", len(buckets) == 0, 0
 	for !all {
 		var theirs []item
 		if theirs, all, err = r.askItems(ctx, node, set, buckets, after); err != nil {
@@ -121,6 +121,12 @@ func (r *Replication) reconcile(ctx context.Context, node string, set int, bucke
 		r.send(node, set, give)
 		n, err := r.fetch(ctx, node, set, fetch)
 		gained += n
+		if n == 0 {
+			barren += len(fetch)
+		}
+		if err == nil && barren > maxBarrenElements {
+			err = errBarren
+		}
 		if err != nil {
 			return gained, err
 		}
@@ -224,38 +230,62 @@ func (r *Replication) differences(set int, buckets []uint16, after, last string,
 	return fetch, give
 }
 
+// maxBarren is how many answers, and how many elements, may come in one comparison of which nothing is taken.
+const (
+	maxBarrenAnswers  = 8
+	maxBarrenElements = 1024
+)
+
+var errBarren = errors.New("nothing of what it sends can be taken")
+
 // fetch asks for elements until all have come, as many at a time as fit into an answer. gained are those that were new.
 func (r *Replication) fetch(ctx context.Context, node string, set int, keys []string) (gained int, err error) {
 	wanted := map[string]bool{}
 	for _, key := range keys {
 		wanted[key] = true
 	}
-	for len(keys) > 0 {
+	for size, barren := pushSize, 0; len(keys) > 0; {
 		answer, err := r.call(ctx, node, pathFetch, appendKeys([]byte{byte(set)}, keys), maxMessage)
 		if err != nil {
 			return gained, err
 		}
-		records, err := decodeRecords(answer)
-		if err != nil {
-			return gained, err
+		// The first record of this answer did not fit into the one before.
+		if size+len(answer) <= pushSize {
+			return gained, errors.New("it sends what it has listed in too small parts, or not at all")
 		}
-		if len(records) == 0 {
-			return gained, errors.New("it does not send what it has listed") // or has forgotten it meanwhile
-		}
-		for _, rec := range records {
-			if int(rec.set) != set || !wanted[rec.key] {
-				return gained, errUnasked
-			}
-			delete(wanted, rec.key)
-		}
-		n, err := r.take(node, records)
+		size = len(answer)
+		n, err := r.takeWanted(node, set, answer, wanted)
 		gained += n
+		if n == 0 {
+			barren++
+		}
+		if err == nil && barren > maxBarrenAnswers {
+			err = errBarren
+		}
 		if err != nil {
 			return gained, err
 		}
 		keys = slices.DeleteFunc(keys, func(key string) bool { return !wanted[key] })
 	}
 	return gained, nil
+}
+
+// takeWanted takes the records of an answer, and off the list what came.
+func (r *Replication) takeWanted(node string, set int, answer []byte, wanted map[string]bool) (gained int, err error) {
+	records, err := decodeRecords(answer)
+	if err != nil {
+		return 0, err
+	}
+	if len(records) == 0 {
+		return 0, errors.New("it does not send what it has listed") // or has forgotten it meanwhile
+	}
+	for _, rec := range records {
+		if int(rec.set) != set || !wanted[rec.key] {
+			return 0, errUnasked
+		}
+		delete(wanted, rec.key)
+	}
+	return r.take(node, records)
 }
 
 // answerFetch sends elements, until the answer is full.

@@ -252,11 +252,10 @@ func (m *Membership) alive() int {
 type comparison struct {
 	digest  func() [digestSize]byte
 	differs func(node string) // must not block
+	changed func()            // when a Snapshot may differ; it must not block, nor ask
 }
 
-func (m *Membership) compareBy(digest func() [digestSize]byte, differs func(node string)) {
-	m.comparison.Store(&comparison{digest: digest, differs: differs})
-}
+func (m *Membership) compareBy(c comparison) { m.comparison.Store(&c) }
 
 func (m *Membership) replicaDigest() (d [digestSize]byte) {
 	if c := m.comparison.Load(); c != nil {
@@ -287,6 +286,9 @@ func (m *Membership) API(node string) (string, bool) {
 // changed tells the agent to take a Snapshot, if it has not been told since the last one.
 func (m *Membership) changed() {
 	m.epoch.Add(1)
+	if c := m.comparison.Load(); c != nil {
+		c.changed()
+	}
 	select {
 	case m.changes <- struct{}{}:
 	default:

@@ -27,6 +27,8 @@ const (
 	// how many such comparisons are between two with a host that is no neighbour: neighbours may all be silent on purpose.
 	compareEvery  = 10 * time.Second
 	strangerEvery = 8
+	// lookEvery is how long members may change without neighbours being looked for anew: while many join that is much work.
+	lookEvery = 50 * time.Millisecond
 	// callWithin bounds one call to another host.
 	callWithin = 10 * time.Second
 )
@@ -67,6 +69,7 @@ type Replication struct {
 	ahead    map[string]ahead // objects that others were seen to have in a higher version
 	near     []string         // neighbours when last looked
 	nearAt   uint64           // the Membership's epoch then
+	looked   time.Time        // when that was
 	next     int              // which of them is compared with next
 }
 
@@ -81,7 +84,7 @@ func StartReplication(config ReplicationConfig) *Replication {
 	r.sets[setObjects], r.sets[setStatuses] = objectReplica{config.Store}, statusReplica{config.Statuses}
 	r.reconsider()
 	r.ctx, r.stop = context.WithCancel(context.Background())
-	config.Membership.compareBy(r.digest, r.compareSoon)
+	config.Membership.compareBy(comparison{digest: r.digest, differs: r.compareSoon, changed: r.wake})
 	r.loops.Go(r.run)
 	return r
 }
@@ -151,7 +154,11 @@ func (r *Replication) run() {
 			r.compareNext(now)
 			regular = now.Add(compareEvery*3/4 + rand.N(compareEvery/2))
 		}
-		timer.Reset(max(time.Until(r.compareDue(now, regular)), time.Millisecond))
+		next := r.compareDue(now, regular)
+		if !r.lookedSince(r.config.Membership.epoch.Load()) {
+			next = earlier(next, now.Add(lookEvery))
+		}
+		timer.Reset(max(time.Until(next), time.Millisecond))
 	}
 }
 
@@ -185,9 +192,9 @@ func (r *Replication) listed(node string) bool {
 func (r *Replication) neighbours() []string {
 	epoch := r.config.Membership.epoch.Load()
 	r.mu.Lock()
-	near, at := r.near, r.nearAt
+	near, at, looked := r.near, r.nearAt, r.looked
 	r.mu.Unlock()
-	if at == epoch+1 {
+	if at == epoch+1 || time.Since(looked) < lookEvery {
 		return near
 	}
 	r.reconsider()
@@ -199,8 +206,15 @@ func (r *Replication) neighbours() []string {
 			r.dealt(node).renewed(time.Now())
 		}
 	}
-	r.near, r.nearAt = now, epoch+1 // 0 is before the first look
+	r.near, r.nearAt, r.looked = now, epoch+1, time.Now() // 0 is before the first look
 	return now
+}
+
+// lookedSince says whether the neighbours are those of an epoch of the Membership.
+func (r *Replication) lookedSince(epoch uint64) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.nearAt == epoch+1
 }
 
 // members are the other hosts of the fleet that are heard, sorted.

@@ -196,7 +196,9 @@ func (s *Statuses) believed(k kept) bool {
 }
 
 // certificate is the fingerprint of the one that a host has, by its own word.
-func (s *Statuses) certificate(node string) [32]byte { return s.roster.word(node)[voiceSelf].Fingerprint }
+func (s *Statuses) certificate(node string) [32]byte {
+	return s.roster.word(node)[voiceSelf].Fingerprint
+}
 
 // reconsider keeps out of what is compared and told what no other host takes: it would be offered, and refused, for ever.
 func (s *Statuses) reconsider() {
