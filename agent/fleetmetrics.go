@@ -114,6 +114,7 @@ var memberFigures = []fleetFigure{
 		},
 	},
 	total("picket_cluster_refused_hosts_total", "Times that a host was not let in: it was deleted, or said what no host says. Alert when it grows: it still runs there.", func(s *FleetSnapshot) uint64 { return s.Membership.RefusedAlive }),
+	total("picket_cluster_turned_away_hosts_total", "Times that a host was not heard at once because many that are heard are in no roster. Alert when it grows for long: a stranger has the gossip key.", func(s *FleetSnapshot) uint64 { return s.Membership.TurnedAway }),
 }
 
 var replicationFigures = []fleetFigure{

@@ -3,6 +3,7 @@ package agent
 import (
 	"fmt"
 	"os"
+	"reflect"
 	"regexp"
 	"strings"
 	"testing"
@@ -33,7 +34,7 @@ func testFleetSnapshot() *FleetSnapshot {
 		},
 		Membership: cluster.Stats{
 			Alive: 4, Listed: 3, Missing: 1, HealthScore: 2, Queued: 5, Incarnation: 6, KeyFingerprints: []string{"new", "old"},
-			RefusedOversize: 7, DroppedQueued: 8, Received: 9, DroppedReceived: 10, Malformed: 11, RefusedTraffic: 12, RefusedAlive: 13, Conflicts: 14,
+			RefusedOversize: 7, DroppedQueued: 8, Received: 9, DroppedReceived: 10, Malformed: 11, RefusedTraffic: 12, RefusedAlive: 13, TurnedAway: 25, Conflicts: 14,
 			JoinsTried: 15, JoinsAnswered: 16, FailedPlaces: 17, FailedCalls: 18, FalseDeaths: 19, Exchanges: 20, KeyErrors: 21,
 			Roster: cluster.Refusals{Stale: 22, Malformed: 23, Unsigned: 24},
 			Gossip: cluster.GossipStats{
@@ -72,6 +73,7 @@ picket_cluster_refused_notices_total{reason="stale"} 22
 picket_cluster_refused_notices_total{reason="unsigned"} 24
 picket_cluster_roster_exchanges_total 20
 picket_cluster_roster_members 3
+picket_cluster_turned_away_hosts_total 25
 `)
 	expectSeries(t, reg, "picket_replication", `picket_replication_behind_objects 52
 picket_replication_differing_rounds_total 55
@@ -133,6 +135,37 @@ picket_gossip_streams_total{side="accepted"} 34
 picket_gossip_streams_total{side="opened"} 33
 picket_gossip_unknown_figures_total 44
 `)
+}
+
+// TestEveryStatIsAMetric: a counter that package cluster gets must not be forgotten here.
+func TestEveryStatIsAMetric(t *testing.T) {
+	s, value, told := testFleetSnapshot(), 1000, map[string]string{}
+	var number func(path string, v reflect.Value)
+	number = func(path string, v reflect.Value) {
+		switch {
+		case path == ".Membership.Missing": // picket_cluster_members{state="failed"}
+		case v.Kind() == reflect.Struct:
+			for i := range v.NumField() {
+				number(path+"."+v.Type().Field(i).Name, v.Field(i))
+			}
+		case v.CanConvert(reflect.TypeFor[float64]()):
+			value++
+			v.Set(reflect.ValueOf(value).Convert(v.Type()))
+			told[path] = fmt.Sprintf(" %d\n", value)
+		}
+	}
+	number(".Membership", reflect.ValueOf(&s.Membership).Elem())
+	number(".Replication", reflect.ValueOf(&s.Replication).Elem())
+	reg, _ := register(MetricsSnapshot{Fleet: s})
+	text := series(t, reg, "picket_")
+	for path, value := range told {
+		if !strings.Contains(text, value) {
+			t.Errorf("no metric tells %s", path)
+		}
+	}
+	if len(told) < 50 {
+		t.Errorf("only %d figures were looked at", len(told))
+	}
 }
 
 // scrape is what a host's metrics listener tells.
