@@ -87,6 +87,12 @@ func (f *agents) add(name string, door bool, seeds ...*agent) *agent {
 		f.t.Fatal(err)
 	}
 	f.t.Cleanup(func() { db.Close() })
+	return f.addWith(name, door, db, seeds...)
+}
+
+// addWith starts a host whose state is in a certain file.
+func (f *agents) addWith(name string, door bool, db *bbolt.DB, seeds ...*agent) *agent {
+	f.t.Helper()
 	a := &agent{f: f, name: name, door: door, dir: f.t.TempDir(), db: db, host: f.net.Host(name)}
 	a.certify(f.authority)
 	f.list = append(f.list, a)
