@@ -371,7 +371,7 @@ func (c *churn) differences() string {
 				text += fmt.Sprintf("   sees %s alive %t, listed %t, %s at entry %d, at %s\n", o.name, m.Alive, m.Listed, m.State, m.Entry, m.Gossip)
 			}
 		}
-		for _, line := range h.log.lines[max(0, len(h.log.lines)-8):] {
+		for _, line := range h.log.last(8) {
 			text += "   " + line + "\n"
 		}
 	}

@@ -223,6 +223,13 @@ func (l *logBook) has(parts ...string) bool {
 	})
 }
 
+// last are the newest lines, at most n.
+func (l *logBook) last(n int) []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return slices.Clone(l.lines[max(0, len(l.lines)-n):])
+}
+
 // keyFile writes keys made of single bytes, in order.
 func keyFile(t *testing.T, path string, keys ...byte) {
 	t.Helper()
