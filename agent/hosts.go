@@ -182,8 +182,8 @@ func (l *loop) fleetChanged() {
 		}
 	}
 	l.setOut()
-	if l.fleet.door() && len(l.store.Orphans()) > 0 && l.toAdopt.IsZero() {
-		l.toAdopt = l.now().Add(time.Second + rand.N(adoptWithin)) // not all doors at once
+	if soon := l.now().Add(time.Second + rand.N(adoptWithin)); l.toAdopt.IsZero() || soon.Before(l.toAdopt) && len(l.store.Orphans()) > 0 {
+		l.toAdopt = soon // not all doors at once
 	}
 }
 
@@ -210,14 +210,19 @@ func (l *loop) memberChanged(n *node, was, is cluster.Member) {
 	l.sumAll()
 }
 
-// adoptWithin spreads the doors that write anew what a deleted door wrote.
-const adoptWithin = 30 * time.Second
+// adoptWithin spreads the doors that write anew what a deleted door wrote, adoptEvery is how often they look whether there is something
+// when nobody came or went: an authority may have gone.
+const (
+	adoptWithin = 30 * time.Second
+	adoptEvery  = time.Minute
+)
 
-// adoptOrphans writes objects anew that no other host takes any more: the door that wrote them was deleted.
+// adoptOrphans writes objects anew that no other host takes any more: the door that wrote them was deleted, or its certificate is of
+// an authority that the fleet has no more. What hosts say of themselves is theirs to write.
 func (l *loop) adoptOrphans() {
-	l.toAdopt = time.Time{}
+	l.toAdopt = l.now().Add(adoptEvery + rand.N(adoptWithin))
 	for _, key := range l.store.Orphans() {
-		if _, own := hostOf(key); own {
+		if owner, own := hostOf(key); l.out != "" || own && owner != l.node.name || !own && !l.fleet.door() {
 			continue
 		}
 		stored, err := l.store.Resign(key)

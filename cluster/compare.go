@@ -159,8 +159,8 @@ func (r *Replication) askItems(ctx context.Context, node string, set int, bucket
 		after = i.key
 	}
 	all = answer[0] == 1
-	if !all && len(theirs) == 0 {
-		return nil, false, errUnasked
+	if !all && len(theirs) < maxElements && len(answer) < pushSize/3 { // by its own count of bytes, which is not exact, the page is full
+		return nil, false, errors.New("its pages are too small")
 	}
 	return theirs, all, nil
 }

@@ -134,6 +134,7 @@ func TestHostileStatusesAreBoundedAndAgreedOn(t *testing.T) {
 		}
 		// To each of two other units than to the other one, some of which it takes back, and another word on the same unit with the
 		// same sequence.
+		f.net.Partition([]string{"host-00"}, []string{"host-01", "host-02"})
 		for i, to := range f.list[:2] {
 			var list []record
 			for k := range maxUnits/2 + 500 {
@@ -145,6 +146,7 @@ func TestHostileStatusesAreBoundedAndAgreedOn(t *testing.T) {
 			list = append(list, statusRecord(forgeStatus(t, auth, Status{Node: "evil", Unit: "both", Sequence: 1 << 40, Body: fmt.Append(nil, i)})))
 			tell(to, list)
 		}
+		f.net.Heal()
 		f.within(time.Minute, "all agree", func() bool { return alike(f.list) })
 		for _, a := range f.list {
 			if n := len(a.statuses.Of("evil")); n > maxUnits+maxSilent {
