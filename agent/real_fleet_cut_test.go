@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"io"
 	"maps"
 	"slices"
 	"strings"
@@ -97,4 +98,38 @@ func TestRealFleetCut(t *testing.T) {
 	}
 	f.must(f.Heal())
 	f.eventually("all agree again", func() bool { return f.ready(f.Hosts, 3) && len(f.pods(two)) == 9 })
+}
+
+// What is followed on a host that loses its power ends by itself, and says so.
+func TestRealFleetFollowsNobody(t *testing.T) {
+	f := newRealFleet(t, 2, 0, lab.Options{})
+	one, two := f.Hosts[0], f.Hosts[1]
+	f.run(one, fleetWeb, "apply", "-f", "-")
+	f.eventually("web runs", func() bool { return len(f.pods(one)) == 2 })
+	var remote string
+	for _, p := range f.pods(one) {
+		if host, name, _ := strings.Cut(p, "/"); host == two.Name {
+			remote = name
+		}
+	}
+	cmd := one.Picket(t.Context(), "logs", "-f", remote)
+	out, err := cmd.StdoutPipe()
+	f.must(err)
+	f.must(cmd.Start())
+	first := make([]byte, 4)
+	_, err = out.Read(first)
+	f.must(err)
+	f.must(f.Isolate(two)) // as silent as one without power
+	ended := make(chan error, 1)
+	go func() {
+		_, _ = io.Copy(io.Discard, out)
+		ended <- cmd.Wait()
+	}()
+	select {
+	case <-ended:
+	case <-time.After(time.Minute):
+		t.Error("logs -f of a host that is gone has not ended within a minute")
+		_ = cmd.Process.Kill()
+	}
+	f.must(f.Heal())
 }
