@@ -129,7 +129,9 @@ func FuzzSummary(f *testing.F) {
 func FuzzAffordable(f *testing.F) {
 	for _, b := range [][]byte{
 		pack(messagePushPull, "Nodes", 0, "UserStateLen", 3, "Join", true), pack(messagePushPull, "Nodes", 1<<20, "UserStateLen", 0, "Join", false),
-		pack(messageUser, "UserMsgLen", 2), pack(messageCompressed, "Algo", 0, "Buf", []byte{1, 2, 3}), {messageUser, 0x81, 0xaa}, {0},
+		pack(messageUser, "UserMsgLen", 2), pack(messageCompressed, "Algo", 0, "Buf", []byte{1, 2, 3}),
+		{messageUser, 0x81, 0xaa},
+		{0},
 	} {
 		f.Add(b)
 		f.Add(append(b, 1, 2, 3))
