@@ -31,6 +31,10 @@
 //	Raise, Delete, Admit                   on disk when they return
 //	Leave, Close                           first the Replication's, then the Membership's, then the file's
 //
+// What memberlist says is not taken on trust: whoever has the gossip key can say it. A host that it calls dead is asked itself before it
+// counts as failed (member_doubt.go), packets and streams that memberlist would fall over are kept from it (gossip_guard.go,
+// gossip_inspect.go), and few hosts that are in no roster are remembered.
+//
 // Everything may be called by any goroutine. Locks are taken in this order and none is held while another package is called,
 // but that memberlist calls in with its own: Membership.raising, Statuses.saying, Store.writing, Roster.writing, memberlist's,
 // Replication.mu, Membership.mu, Statuses.mu, Store.mu, Roster.mu. What
