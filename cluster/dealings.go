@@ -11,6 +11,8 @@ const (
 	// maxComparing bounds the comparisons at one time, maxRetrying those with hosts that did not answer well last time.
 	maxComparing = 4
 	maxRetrying  = 2
+	// freeIdle is how many comparisons in a row may bring nothing: to give is also of use.
+	freeIdle = 3
 	// slow is how long a comparison may take in which nothing came.
 	slow = 3 * time.Second
 	// maxPatience is how many wrong signatures a host may send, patienceEach in which time it may send one more. Each costs as much as
@@ -27,6 +29,7 @@ type dealings struct {
 	doubt     doubt
 	comparing bool
 	last      time.Time // when the last comparison ended
+	entry     uint64    // in the roster, when that was last looked at
 	failures  int       // in a row
 	idle      int       // comparisons in a row that found a difference and brought nothing
 
@@ -49,19 +52,15 @@ func (d *dealings) dueBy(at time.Time) {
 	}
 }
 
-// renewed is what a host that has become a neighbour gets: a new beginning.
+// renewed is what a host gets that has become a neighbour, or has come back: a new beginning.
 func (d *dealings) renewed(now time.Time) {
 	d.failures, d.idle = 0, 0
-	d.dueBy(now)
+	d.dueBy(later(now, d.last.Add(doubtAfter)))
 }
 
 // hinted makes a comparison due after a while, and not before the last one, or those that failed, are long enough ago.
 func (d *dealings) hinted(now time.Time, after time.Duration) {
-	at := now.Add(after)
-	if soonest := d.last.Add(d.pause()); at.Before(soonest) {
-		at = soonest
-	}
-	d.dueBy(at)
+	d.dueBy(later(now.Add(after), d.last.Add(d.pause())))
 }
 
 // doubts notes that a host was heard to have something else. Whoever tells so again and again does not put it off.
@@ -70,11 +69,7 @@ func (d *dealings) doubts(digest [digestSize]byte, now time.Time) {
 		d.doubt.digest = digest
 		return
 	}
-	at := now.Add(doubtAfter)
-	if soonest := d.last.Add(d.pause()); at.Before(soonest) {
-		at = soonest
-	}
-	d.doubt = doubt{digest: digest, at: at}
+	d.doubt = doubt{digest: digest, at: later(now.Add(doubtAfter), d.last.Add(d.pause()))}
 }
 
 // pause is how long nothing but the clock makes this host compare again.
@@ -82,10 +77,17 @@ func (d *dealings) pause() time.Duration {
 	if d.failures > 0 {
 		return min(retryAfter<<min(d.failures-1, 8), compareEvery)
 	}
-	if d.idle > 0 {
-		return min(doubtAfter<<min(d.idle-1, 8), compareEvery)
+	if d.idle > freeIdle {
+		return min(doubtAfter<<min(d.idle-freeIdle-1, 8), compareEvery)
 	}
 	return 0
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
 }
 
 // outcome is how a comparison went.

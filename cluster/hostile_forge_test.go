@@ -101,8 +101,9 @@ func TestHostileDoorDoesNotSpeakForOthers(t *testing.T) {
 			objectRecord(forge(t, door, Object{Key: "Host//host-01", Version: Version{Generation: 3}, Body: []byte("x")})),
 			objectRecord(forge(t, door, Object{Key: "Host//evil", Version: Version{Generation: 3}, Body: []byte("x")})),
 			objectRecord(forge(t, plain, Object{Key: "Host//host-00", Version: Version{Generation: 3}, Body: []byte("x")})),
+			objectRecord(inTheNameOf(t, "host-01", door, Object{Key: "ConfigMap/default/theirs", Version: Version{Generation: 3}, Birth: 3})),
 		}))
-		if n := honest.r.Stats().Refused; n != 3 {
+		if n := honest.r.Stats().Refused; n != 4 {
 			t.Errorf("%d were refused", n)
 		}
 		f.unchanged(before)
@@ -114,6 +115,21 @@ func TestHostileDoorDoesNotSpeakForOthers(t *testing.T) {
 			return f.everyone(func(a *agent) bool { return a.has("Host//host-00", "x") && a.has("Host//evil", "x") })
 		})
 	})
+}
+
+// inTheNameOf signs an object of another origin.
+func inTheNameOf(t *testing.T, origin string, auth Authenticator, o Object) Object {
+	t.Helper()
+	var err error
+	o.Origin = origin
+	o.Signature, err = auth.Sign(func(_ Signer, credential []byte) []byte {
+		o.Credential = credential
+		return o.signedPart("fleet")
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return o
 }
 
 // Whatever a host says, and to whom, the others remember a bounded part of it, all the same, and then are quiet.

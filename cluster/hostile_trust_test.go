@@ -41,6 +41,7 @@ func TestHostileDeletedHost(t *testing.T) {
 				return s.State == RosterDeleted
 			})
 		})
+		time.Sleep(time.Second)
 		before := f.snapshot()
 		auth := signs(f, old)
 		for _, a := range f.list {
@@ -70,8 +71,11 @@ func TestHostileDeletedHost(t *testing.T) {
 		f.unchanged(before)
 
 		// A late host gets all but that, and is quiet; when a door has signed it anew it gets that too.
-		late := f.add("late", true, f.list[1])
+		late, began := f.add("late", true, f.list[1]), time.Now()
 		<-late.r.Synced()
+		if took := time.Since(began); took > 2*time.Second {
+			t.Errorf("a late host is in step after %s", took)
+		}
 		f.within(5*time.Second, "all are alike", func() bool { return alike(f.list) })
 		if late.has("DaemonSet/default/theirs", "v1") {
 			t.Error("a late host takes what a deleted one signed")
@@ -111,7 +115,7 @@ func TestHostileDeletedHost(t *testing.T) {
 		}
 		door.mustPut("ConfigMap/default/again", "x")
 		door.say("default/web", "again")
-		f.within(3*time.Second, "what it writes and says is everywhere", func() bool {
+		f.within(10*time.Second, "what it writes and says is everywhere", func() bool {
 			return f.everyone(func(a *agent) bool {
 				st, _ := a.statuses.Get("gone", "default/web")
 				return a.has("ConfigMap/default/again", "x") && string(st.Body) == "again"
@@ -130,6 +134,7 @@ func quiet(t *testing.T, f *agents) {
 		}
 		return differing, refused
 	}
+	time.Sleep(5 * time.Second) // for what is under way
 	d, r := sum()
 	time.Sleep(time.Minute)
 	if d2, r2 := sum(); d2 != d || r2 != r {

@@ -4,12 +4,10 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"maps"
 	"math/rand/v2"
 	"net/http"
 	"slices"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -70,6 +68,7 @@ type Replication struct {
 	near     []string         // neighbours when last looked
 	nearAt   uint64           // the Membership's epoch then
 	looked   time.Time        // when that was
+	entry    uint64           // this host's in the roster then
 	next     int              // which of them is compared with next
 }
 
@@ -182,171 +181,6 @@ func (r *Replication) reconsider() {
 	}
 }
 
-// listed says whether a host is in the fleet. Whoever has the gossip key can make hosts appear, as many as it likes: they are nobody.
-func (r *Replication) listed(node string) bool {
-	standing, ok := r.config.Membership.roster.Standing(node)
-	return ok && standing.State < RosterLeft
-}
-
-// neighbours are those of this moment. With hosts that have become neighbours a comparison is due.
-func (r *Replication) neighbours() []string {
-	epoch := r.config.Membership.epoch.Load()
-	r.mu.Lock()
-	near, at, looked := r.near, r.nearAt, r.looked
-	r.mu.Unlock()
-	if at == epoch+1 || time.Since(looked) < lookEvery {
-		return near
-	}
-	r.reconsider()
-	now := neighbours(r.config.Node, r.members())
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	for _, node := range now {
-		if !slices.Contains(r.near, node) {
-			r.dealt(node).renewed(time.Now())
-		}
-	}
-	r.near, r.nearAt, r.looked = now, epoch+1, time.Now() // 0 is before the first look
-	return now
-}
-
-// lookedSince says whether the neighbours are those of an epoch of the Membership.
-func (r *Replication) lookedSince(epoch uint64) bool {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.nearAt == epoch+1
-}
-
-// members are the other hosts of the fleet that are heard, sorted.
-func (r *Replication) members() []string {
-	var names []string
-	for node := range r.config.Membership.others() {
-		if r.listed(node) {
-			names = append(names, node)
-		}
-	}
-	slices.Sort(names)
-	return names
-}
-
-// compareNext makes the regular comparison due.
-func (r *Replication) compareNext(now time.Time) {
-	near := r.neighbours()
-	members := r.members()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.next++
-	switch {
-	case len(near) == 0:
-	case r.next%strangerEvery == 0:
-		r.dealt(members[rand.N(len(members))]).dueBy(now)
-	default:
-		r.dealt(near[r.next%len(near)]).dueBy(now)
-	}
-}
-
-// compareSoon makes a comparison due that somebody hinted at; it may be called from anywhere.
-func (r *Replication) compareSoon(node string) {
-	if node == r.config.Node || !r.listed(node) {
-		return
-	}
-	r.mu.Lock()
-	r.dealt(node).hinted(time.Now(), 0)
-	r.mu.Unlock()
-	r.wake()
-}
-
-// dealt needs the lock. The host is listed, and so they are bounded.
-func (r *Replication) dealt(node string) *dealings {
-	d := r.hosts[node]
-	if d == nil {
-		d = &dealings{patience: maxPatience}
-		r.hosts[node] = d
-	}
-	return d
-}
-
-func (r *Replication) wake() {
-	select {
-	case r.ring <- struct{}{}:
-	default:
-	}
-}
-
-// compareDue begins what is due now, what has been due for longest first, and returns when to look again, by regular at the latest.
-func (r *Replication) compareDue(now, regular time.Time) time.Time {
-	digest := r.digest()
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	var due []string
-	for node, d := range r.hosts {
-		switch {
-		case !r.config.Membership.hears(node) || !r.listed(node):
-			d.due, d.doubt = time.Time{}, doubt{} // when it returns it may be a neighbour, and its push/pull tells what it has
-		case d.doubt.digest == digest:
-			d.doubt = doubt{}
-		case d.doubted() && !now.Before(d.doubt.at):
-			d.doubt = doubt{}
-			d.dueBy(now)
-		case d.doubted():
-			regular = earlier(regular, d.doubt.at)
-		}
-		if !d.due.IsZero() && !d.comparing {
-			due = append(due, node)
-		}
-	}
-	slices.SortFunc(due, func(a, b string) int { return r.hosts[a].due.Compare(r.hosts[b].due) })
-	for _, node := range due {
-		d := r.hosts[node]
-		if now.Before(d.due) {
-			return earlier(regular, d.due)
-		}
-		r.begin(node, d) // when there is no room, compareOnce rings
-	}
-	return regular
-}
-
-// begin compares with a host if there is room. Hosts that did not answer well last time have room of their own, and wait for each
-// other only.
-func (r *Replication) begin(node string, d *dealings) {
-	running := 0
-	for _, o := range r.hosts {
-		if o.comparing && (o.failures > 0) == (d.failures > 0) {
-			running++
-		}
-	}
-	if running < maxRetrying || running < maxComparing && d.failures == 0 {
-		d.due, d.comparing = time.Time{}, true
-		r.calls.Go(func() error { r.compareOnce(node, d); return nil })
-	}
-}
-
-func earlier(a, b time.Time) time.Time {
-	if b.Before(a) {
-		return b
-	}
-	return a
-}
-
-func (r *Replication) compareOnce(node string, d *dealings) {
-	ctx, cancel := context.WithTimeout(r.ctx, 2*callWithin)
-	defer cancel()
-	began := time.Now()
-	differed, gained, err := r.compare(ctx, node)
-	r.mu.Lock()
-	d.comparing = false
-	d.ended(time.Now(), outcome{took: time.Since(began), differed: differed, gained: gained, err: err})
-	r.mu.Unlock()
-	switch {
-	case err == nil:
-		r.syncOnce.Do(func() { close(r.synced) })
-	case r.ctx.Err() == nil:
-		r.stats.failedCalls.Add(1)
-		r.log.Debug("cannot compare with another host", "host", node, "err", err)
-	}
-	r.wake()
-}
-
 // failed notes that another host could not be told something.
 func (r *Replication) failed(node, what string, err error) {
 	r.stats.failedCalls.Add(1)
@@ -388,73 +222,6 @@ func (r *Replication) hear(message []byte) {
 	r.dealt(node).doubts(digest, time.Now())
 }
 
-// ReplicationStats are counters since the start, and a few figures of this moment.
-type ReplicationStats struct {
-	Objects, Statuses int
-	// Behind is how many objects others were seen to have in a higher version.
-	Behind                 int
-	Queued                 int    // elements that wait to be sent to neighbours
-	Rounds, Differing      uint64 // comparisons begun here; those that found a difference
-	BytesSent, BytesTaken  uint64 // of comparisons and news begun here
-	Pushes, FailedCalls    uint64
-	Served, Busy, Rejected uint64 // requests of other hosts: all, refused because of too many, refused because of who or what
-	Taken, Refused         uint64 // elements of others that were new, or were not to be taken
-	Malformed              uint64 // broadcasts
-}
-
-type replicationCounters struct {
-	rounds, differing, sent, taken, pushes, failedCalls, served, busy, rejected, merged, refused, malformed atomic.Uint64
-}
-
-// Stats are of this moment.
-func (r *Replication) Stats() ReplicationStats {
-	c := &r.stats
-	s := ReplicationStats{
-		Rounds: c.rounds.Load(), Differing: c.differing.Load(), BytesSent: c.sent.Load(), BytesTaken: c.taken.Load(), Pushes: c.pushes.Load(),
-		FailedCalls: c.failedCalls.Load(), Served: c.served.Load(), Busy: c.busy.Load(), Rejected: c.rejected.Load(),
-		Taken: c.merged.Load(), Refused: c.refused.Load(), Malformed: c.malformed.Load(),
-	}
-	r.sets[setObjects].view(func(k *sketch) { s.Objects = k.count })
-	r.sets[setStatuses].view(func(k *sketch) { s.Statuses = k.count })
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	s.Behind = r.behind(time.Now())
-	for _, o := range r.outboxes {
-		s.Queued += len(o.pending)
-	}
-	return s
-}
-
-// maxAheadKeys bounds what is remembered of what others have, aheadFor how long: who has it says so with every comparison.
-const (
-	maxAheadKeys = 4096
-	aheadFor     = 3 * compareEvery
-)
-
-// ahead is a version that another host was seen to have.
-type ahead struct {
-	generation uint64
-	at         time.Time
-}
-
-// noteAhead remembers that another host has an object in a version that is not here.
-func (r *Replication) noteAhead(i item) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	if _, known := r.ahead[i.key]; known || len(r.ahead) < maxAheadKeys {
-		r.ahead[i.key] = ahead{i.order, time.Now()}
-	}
-}
-
-// behind counts the objects of which others have a higher version; the lock is held.
-func (r *Replication) behind(now time.Time) int {
-	maps.DeleteFunc(r.ahead, func(key string, a ahead) bool {
-		o, ok := r.config.Store.Get(key)
-		return now.Sub(a.at) > aheadFor || ok && o.Version.Generation >= a.generation
-	})
-	return len(r.ahead)
-}
-
 // call posts a message to another host's replication, and counts the bytes.
 func (r *Replication) call(ctx context.Context, node, path string, body []byte, limit int64) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, callWithin)
@@ -479,11 +246,23 @@ func (r *Replication) take(from string, records []record) (gained int, err error
 		if m.why != nil { // statuses of a host that the roster does not have yet are no reason
 			r.warn(from, m)
 		}
+		if len(m.changed) > 0 {
+			r.useful(from)
+		}
 		gained += len(m.changed)
 		err = errors.Join(err, m.err)
 		r.spread(set, m.changed, from)
 	}
 	return gained, err
+}
+
+// useful notes that a host has sent something new.
+func (r *Replication) useful(node string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if d := r.hosts[node]; d != nil {
+		d.idle = 0
+	}
 }
 
 // warn says that a host sends what is not to be taken, now and then.
