@@ -18,7 +18,14 @@ import (
 // withRogue is a fleet of three that has an object and a status, and an rogue in it.
 func withRogue(t *testing.T, seed uint64, f func(t *testing.T, f *agents, evil *rogue)) {
 	t.Helper()
+	withRoguePermitted(t, seed, nil, f)
+}
+
+// withRoguePermitted is withRogue with a policy of who may write what.
+func withRoguePermitted(t *testing.T, seed uint64, permit func(Signer, string) error, f func(t *testing.T, f *agents, evil *rogue)) {
+	t.Helper()
 	withAgents(t, seed, lossless, func(t *testing.T, fleet *agents) {
+		fleet.permit = permit
 		hosts := fleet.addMany(3)
 		fleet.within(time.Minute, "they meet", fleet.met)
 		hosts[0].mustPut("DaemonSet/default/web", "v1")
@@ -213,7 +220,10 @@ func TestHostileMessages(t *testing.T) {
 			}
 			post(c, honest, pathPush, pushOf(nil, items...))
 		}
-		if n := len(honest.r.ahead); n > maxAheadKeys {
+		honest.r.mu.Lock()
+		n := len(honest.r.ahead)
+		honest.r.mu.Unlock()
+		if n > maxAheadKeys {
 			t.Errorf("%d keys are remembered", n)
 		}
 		time.Sleep(time.Minute)
@@ -223,6 +233,13 @@ func TestHostileMessages(t *testing.T) {
 		f.grown(resources, "messages")
 		f.unchanged(before)
 	})
+}
+
+// held is how many requests a host is at.
+func held(a *agent) int {
+	a.r.gate.mu.Lock()
+	defer a.r.gate.mu.Unlock()
+	return a.r.gate.count
 }
 
 type zeros struct{}
@@ -291,7 +308,7 @@ func TestHostileFloods(t *testing.T) {
 				conns = append(conns, conn)
 			}
 			time.Sleep(time.Second)
-			if n := honest.r.gate.count; n != maxServingEach {
+			if n := held(honest); n != maxServingEach {
 				t.Errorf("%d slots are held by one host", n)
 			}
 			if n := honest.r.Stats().Busy - busy; n < 90 {
@@ -299,7 +316,7 @@ func TestHostileFloods(t *testing.T) {
 			}
 			f.works()
 			time.Sleep(callWithin)
-			if n := honest.r.gate.count; n != 0 {
+			if n := held(honest); n != 0 {
 				t.Errorf("%d slots are held after the time is over", n)
 			}
 			for _, conn := range conns {
@@ -324,12 +341,12 @@ func TestHostileFloods(t *testing.T) {
 				conns = append(conns, conn)
 			}
 			time.Sleep(time.Second)
-			if n := honest.r.gate.count; n != maxServingEach {
+			if n := held(honest); n != maxServingEach {
 				t.Errorf("%d slots are held by one host", n)
 			}
 			f.works()
 			time.Sleep(callWithin + 5*time.Second) // a TLS connection takes 5 s to say that it is closed
-			if n := honest.r.gate.count; n != 0 {
+			if n := held(honest); n != 0 {
 				t.Errorf("%d slots are held after the time is over", n)
 			}
 			for _, conn := range conns {

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"path/filepath"
 	"slices"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -28,6 +29,10 @@ type agents struct {
 	list      []*agent
 	streams   atomic.Int64 // bytes in all streams, both ways
 	packets   func() int
+	permit    func(Signer, string) error // of hosts that start
+
+	mu    sync.Mutex
+	dials map[string]int // of addresses
 }
 
 // agent is one of them; what is above the line survives restarts.
@@ -47,6 +52,7 @@ type agent struct {
 	r        *Replication // nil when it is down
 	server   *http.Server
 	serving  *pki.Serving
+	verified atomic.Int64 // signatures of objects that were looked at
 }
 
 const (
@@ -76,7 +82,7 @@ func newAgents(t testing.TB, seed uint64) *agents {
 		t.Fatal(err)
 	}
 	n := clustertest.NewNetwork(seed)
-	return &agents{t: t, net: n, authority: authority, packets: func() int { return n.Counts().Bytes }}
+	return &agents{t: t, net: n, authority: authority, dials: map[string]int{}, packets: func() int { return n.Counts().Bytes }}
 }
 
 // add starts a host that joins at the given ones.
@@ -141,7 +147,7 @@ func (a *agent) start(seeds ...*agent) {
 	must(err)
 	a.store, err = OpenStore(a.db, a.name, time.Now)
 	must(err)
-	a.store.SealWith(&Seal{Fleet: "fleet", Auth: auth, Revoked: func(node string, issued int64) bool { return a.roster.Refused(node, time.Unix(issued, 0)) }})
+	a.store.SealWith(&Seal{Fleet: "fleet", Auth: watched{auth, &a.verified}, Permit: a.f.permit, Revoked: func(node string, issued int64) bool { return a.roster.Refused(node, time.Unix(issued, 0)) }})
 	a.statuses, err = OpenStatuses(a.db, "fleet", a.name, auth, a.roster)
 	must(err)
 	transport, err := a.host.Transport(gossipPort)
@@ -165,11 +171,25 @@ func (a *agent) start(seeds ...*agent) {
 }
 
 func (a *agent) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	a.f.mu.Lock()
+	a.f.dials[address]++
+	a.f.mu.Unlock()
 	conn, err := a.host.Dial(ctx, network, address)
 	if err != nil {
 		return nil, err
 	}
 	return countedConn{conn, &a.f.streams}, nil
+}
+
+// watched counts what is verified.
+type watched struct {
+	Authenticator
+	n *atomic.Int64
+}
+
+func (w watched) Verify(credential, message, signature []byte) (Signer, error) {
+	w.n.Add(1)
+	return w.Authenticator.Verify(credential, message, signature)
 }
 
 // stop ends the agent without a word.
