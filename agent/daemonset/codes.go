@@ -36,6 +36,17 @@ const (
 	CodeOthersHere Code = 36
 	CodeNoRevision Code = 37
 
+	// What another host makes this one wait for, see Turn.
+	CodeUnheard        Code = 40
+	CodeFailed         Code = 41
+	CodeQuiet          Code = 42
+	CodeUnacknowledged Code = 43
+	CodeUpdating       Code = 44
+	CodeUnavailable    Code = 45
+	CodeBefore         Code = 46
+	CodeStranger       Code = 47
+	CodeReturned       Code = 48
+
 	// What a container waits for.
 	CodeContainerCreating          Code = 64
 	CodePodInitializing            Code = 65

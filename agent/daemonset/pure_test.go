@@ -20,6 +20,7 @@ var allowedImports = map[string][]string{
 	"errors":          nil,
 	"fmt":             {"Sprintf", "Sprint", "Errorf"},
 	"hash/fnv":        nil,
+	"crypto/sha256":   {"Sum256"},
 	"maps":            {"Clone"}, // not Keys or Values: their order is random
 	"math":            nil,
 	"net/netip":       nil,

@@ -1,0 +1,651 @@
+package daemonset
+
+import (
+	"fmt"
+	"math/rand/v2"
+	"slices"
+	"strings"
+)
+
+// A simulator of a fleet that updates: the rule of turn.go on every host, and around it all that may go wrong. It is not told what the
+// network did: any message may be lost, doubled, late or overtaken, hosts crash with nothing but their disks, join, leave, fail, come
+// back, are suspected wrongly, and several versions are written at once. One seed is one schedule.
+
+// mutant takes one clause of the rule away, to see the simulator find out.
+type mutant string
+
+const (
+	intact     mutant = ""
+	noAck      mutant = "an acknowledgement of another view counts"
+	noRank     mutant = "those before it that are not done do not count"
+	noStranger mutant = "a host starts though a member does not know it"
+	noPersist  mutant = "views are told before they are on disk"
+	noIntent   mutant = "a stop that has begun is forgotten in a restart"
+	noAtomic   mutant = "a permission is kept for later"
+	noEntry    mutant = "who said that it shall not start may start"
+	noScope    mutant = "an exclusion lasts beyond its version"
+	noVouch    mutant = "an excluded host that is heard is not waited for"
+	noWipe     mutant = "a host that lost its disk keeps its entry"
+	noUpdating mutant = "a host that updates and is not placed any more does not count"
+)
+
+type simVersion struct {
+	generation uint64
+	hash       byte
+	revision   int
+	budget     int
+}
+
+// simCommon is Common as numbers: it is copied a lot.
+type simCommon struct {
+	version    int
+	exclusions [maxSimHosts]uint64
+	roster     [maxSimHosts]Entry
+}
+
+const maxSimHosts = 8
+
+type simWord struct {
+	sequence uint64
+	peer     Peer
+}
+
+type simHost struct {
+	// On disk.
+	common   simCommon
+	disk     simCommon // what noPersist falls back to
+	sequence uint64
+	away     Digest // the view under which it last said that it shall not start
+	// What its containerd has; it outlives the agent.
+	exists    bool
+	runs      int
+	available bool
+	placed    bool
+	aside     bool
+	updating  bool
+	started   simCommon // the view it took its pod down under
+	// In memory.
+	words  [maxSimHosts]simWord
+	told   []Digest // views it told with its present entry
+	failed [maxSimHosts]bool
+	permit bool // noAtomic
+	// The world's.
+	down bool
+}
+
+type simMessage struct {
+	from   int
+	to     int
+	common simCommon
+	words  [maxSimHosts]simWord
+}
+
+type simulation struct {
+	random   *rand.Rand
+	without  mutant
+	hosts    []*simHost
+	versions []simVersion
+	flight   []simMessage
+	side     [maxSimHosts]int         // of a cut
+	powers   []func(*simulation, int) // what is rare, and may happen in this schedule
+	trace    []string
+	tracing  bool
+	finished int
+}
+
+func simName(i int) string { return string(rune('a' + i)) }
+
+func newSimulation(seed uint64, without mutant, tracing bool) *simulation {
+	s := &simulation{random: rand.New(rand.NewPCG(seed, 1)), without: without, tracing: tracing}
+	n := 3 + s.random.IntN(4)
+	s.versions = []simVersion{{generation: 1, revision: 0, budget: s.budget(n)}}
+	for range 1 + s.random.IntN(4) {
+		s.powers = append(s.powers, simPowers[s.random.IntN(len(simPowers))])
+	}
+	partial, late := s.random.IntN(3) == 0, s.random.IntN(3) == 0
+	for i := range n {
+		h := &simHost{exists: i < 2 || !late || s.random.IntN(2) > 0, available: true, placed: true}
+		for j := range n {
+			if j == i || !partial || s.random.IntN(2) > 0 { // partial rosters that meet
+				h.common.roster[j].Number = 1
+			}
+		}
+		s.hosts = append(s.hosts, h)
+	}
+	for i, h := range s.hosts {
+		for j := range h.common.roster {
+			if j < n && !s.hosts[j].exists && j != i {
+				h.common.roster[j] = Entry{}
+			}
+		}
+		h.disk = h.common
+		if h.exists {
+			s.say(i)
+		}
+	}
+	return s
+}
+
+func (s *simulation) budget(n int) int { return 1 + s.random.IntN(1+s.random.IntN(max(n/2, 1))) }
+
+func (s *simulation) note(format string, args ...any) {
+	if s.tracing {
+		s.trace = append(s.trace, fmt.Sprintf(format, args...))
+	}
+}
+
+func (s *simulation) view(c simCommon) Common {
+	v := s.versions[c.version]
+	view := Common{Generation: v.generation, Hash: [32]byte{v.hash}, Exclusions: map[string]uint64{}, Roster: map[string]Entry{}}
+	for i := range s.hosts {
+		if c.roster[i].Number > 0 {
+			view.Roster[simName(i)] = c.roster[i]
+		}
+		if c.exclusions[i] > 0 {
+			view.Exclusions[simName(i)] = c.exclusions[i]
+		}
+	}
+	return view
+}
+
+// turn is what host i asks with.
+func (s *simulation) turn(i int) Turn {
+	h := s.hosts[i]
+	view := s.view(h.common)
+	t := Turn{
+		Self: simName(i), View: view, Digest: view.Digest(), Peers: map[string]Peer{}, Before: func(a, b string) bool { return a < b },
+		Budget: func(int) int { return s.versions[h.common.version].budget },
+	}
+	for j := range s.hosts {
+		p := h.words[j].peer
+		p.Failed = h.failed[j]
+		p.Met = p.Told && slices.Contains(h.told, p.View)
+		switch s.without {
+		case noStranger:
+			p.Met = true
+		case noAck:
+			p.View = t.Digest
+		case noRank:
+			p.Done = true
+		}
+		t.Peers[simName(j)] = p
+	}
+	return t
+}
+
+// say makes the host's own word, if it has changed.
+func (s *simulation) say(i int) {
+	h := s.hosts[i]
+	t := s.turn(i)
+	v := s.versions[h.common.version]
+	word := Peer{
+		Told: true, Generation: v.generation, Hash: [4]byte{v.hash}, Placed: h.placed, Aside: h.aside, Available: h.available && !h.updating,
+		Updating: h.updating, Done: h.available && !h.updating && h.runs == v.revision,
+	}
+	if s.without == noUpdating && !h.placed {
+		word.Updating = false
+	}
+	if settled := !t.View.Excluded(t.Self) && (s.without == noVouch || len(t.Returned()) == 0); settled {
+		word.View = t.Digest
+		if word.away() {
+			h.away = t.Digest
+		}
+		if !slices.Contains(h.told, t.Digest) {
+			h.told = append(h.told, t.Digest)
+		}
+	}
+	if s.without != noPersist || s.random.IntN(3) == 0 {
+		h.disk = h.common
+	}
+	last := &h.words[i]
+	if last.sequence == 0 || last.peer != word {
+		h.sequence++
+		*last = simWord{h.sequence, word}
+	}
+}
+
+// raise makes the host's own entry higher than all that was said of it.
+func (s *simulation) raise(i int, above uint64) {
+	h := s.hosts[i]
+	h.common.roster[i] = Entry{Number: max(h.common.roster[i].Number, above) + 1}
+	h.told = nil
+	s.note("%s raises its entry to %d", simName(i), h.common.roster[i].Number)
+}
+
+func (s *simulation) deliver(m simMessage) {
+	h := s.hosts[m.to]
+	before := h.common
+	mine, theirs := s.versions[h.common.version], s.versions[m.common.version]
+	switch newer := theirs.generation > mine.generation || theirs.generation == mine.generation && theirs.hash > mine.hash; {
+	case newer && s.without == noScope:
+		h.common.version = m.common.version
+		fallthrough
+	case !newer && m.common.version == h.common.version:
+		for j := range h.common.exclusions {
+			h.common.exclusions[j] = max(h.common.exclusions[j], m.common.exclusions[j])
+		}
+	case newer:
+		h.common.version, h.common.exclusions = m.common.version, m.common.exclusions
+	}
+	for j, e := range m.common.roster {
+		own := h.common.roster[j]
+		if e.Number > own.Number || e.Number == own.Number && e.Out && !own.Out {
+			h.common.roster[j] = e
+		}
+	}
+	// A host that lost its disk while its containers run hears what it was, or that it is new, from one that knows its own place:
+	// two that know nothing would agree with each other.
+	was, sender := before.roster[m.to].Number, m.common.roster[m.from].Number
+	if now := h.common.roster[m.to].Number; (now > was || was == 0 && sender > 0) && s.without != noWipe {
+		s.raise(m.to, now)
+	}
+	for j, w := range m.words {
+		if j != m.to && w.sequence > h.words[j].sequence {
+			h.words[j] = w
+		}
+	}
+	if own := m.words[m.to]; own.sequence > h.words[m.to].sequence || own.sequence == h.words[m.to].sequence && own != h.words[m.to] {
+		h.sequence = max(h.sequence, own.sequence) // an earlier life's word is answered above it
+		h.words[m.to].sequence = 0
+	}
+	s.settle(m.to)
+}
+
+// settle raises the host's entry where it must, and says how it stands.
+func (s *simulation) settle(i int) {
+	h := s.hosts[i]
+	own := h.common.roster[i]
+	if exclusion := h.common.exclusions[i]; own.Number > 0 && own.Number <= exclusion {
+		s.raise(i, exclusion)
+	}
+	s.say(i)
+}
+
+func (s *simulation) connected(i, j int) bool {
+	return !s.hosts[i].down && !s.hosts[j].down && s.hosts[i].exists && s.hosts[j].exists && s.side[i] == s.side[j]
+}
+
+// mayStart is the one decision that this is all about.
+func (s *simulation) mayStart(i int) bool {
+	h := s.hosts[i]
+	if h.down || !h.exists || h.updating || !h.available || !h.placed || h.aside || h.runs == s.versions[h.common.version].revision {
+		return false
+	}
+	if s.without != noVouch && len(s.turn(i).Returned()) > 0 {
+		return false
+	}
+	may, _, _ := s.turn(i).May()
+	return may
+}
+
+func (s *simulation) start(i int) {
+	h := s.hosts[i]
+	if digest := s.view(h.common).Digest(); h.away == digest && s.without != noEntry {
+		s.raise(i, 0)
+		s.say(i)
+		return
+	}
+	s.note("%s STARTS under version %d, exclusions %v, roster %v", simName(i), h.common.version, h.common.exclusions, h.common.roster)
+	h.updating, h.started, h.permit = true, h.common, false
+	if s.random.IntN(10) < 7 {
+		s.say(i) // or the stop is faster than the word
+	}
+}
+
+// step does one thing.
+func (s *simulation) step() {
+	i := s.random.IntN(len(s.hosts))
+	h := s.hosts[i]
+	switch p := s.random.IntN(1000); {
+	case p < 250: // tell the others; it may be lost, doubled, and late for ever
+		if !h.exists || h.down {
+			return
+		}
+		for j := range s.hosts {
+			for range []int{0, 0, 1, 1, 2}[s.random.IntN(5)] {
+				if s.connected(i, j) && i != j {
+					s.flight = append(s.flight, simMessage{i, j, h.common, h.words})
+				}
+			}
+		}
+	case p < 740:
+		for range 2 {
+			s.arrive()
+		}
+	case p < 850:
+		switch {
+		case h.permit && s.without == noAtomic && h.available && !h.updating && !h.down:
+			s.start(i)
+		case s.mayStart(i) && s.without == noAtomic && s.random.IntN(2) == 0:
+			h.permit = true
+		case s.mayStart(i):
+			s.start(i)
+		}
+	case p < 950:
+		s.finish(i)
+	case p < 975:
+		s.detect(i, s.random.IntN(len(s.hosts)))
+	default:
+		s.trouble(i)
+	}
+}
+
+// arrive delivers one of the messages on their way, half of the time the oldest.
+func (s *simulation) arrive() {
+	if len(s.flight) == 0 {
+		return
+	}
+	at := 0
+	if s.random.IntN(2) == 0 {
+		at = s.random.IntN(len(s.flight))
+	}
+	m := s.flight[at]
+	s.flight = slices.Delete(s.flight, at, at+1)
+	if to := s.hosts[m.to]; to.exists && !to.down {
+		s.deliver(m)
+	}
+}
+
+func (s *simulation) finish(i int) {
+	h := s.hosts[i]
+	if !h.updating || h.down || s.random.IntN(3) == 0 {
+		return
+	}
+	h.runs = s.versions[h.common.version].revision
+	if s.random.IntN(4) == 0 {
+		h.runs = s.versions[h.started.version].revision
+	}
+	h.updating, h.available = false, true
+	s.finished++
+	s.note("%s is available with revision %d", simName(i), h.runs)
+	s.settle(i)
+}
+
+// detect is what host i thinks of host j: late, mostly right.
+func (s *simulation) detect(i, j int) {
+	h := s.hosts[i]
+	if i == j || h.down {
+		return
+	}
+	h.failed[j] = !s.connected(i, j)
+	s.exclude(i)
+	s.say(i)
+}
+
+// exclude lets the present version go on without hosts that are lost.
+func (s *simulation) exclude(i int) {
+	h := s.hosts[i]
+	for _, node := range s.turn(i).Lost() {
+		j := int(node[0] - 'a')
+		if s.random.IntN(2) == 0 {
+			h.common.exclusions[j] = h.common.roster[j].Number
+			s.note("%s excludes %s up to entry %d from version %d", simName(i), node, h.common.exclusions[j], h.common.version)
+		}
+	}
+}
+
+// trouble is everything that is rare.
+func (s *simulation) trouble(i int) {
+	if s.random.IntN(3) == 0 {
+		s.apply(i)
+		return
+	}
+	s.powers[s.random.IntN(len(s.powers))](s, i)
+}
+
+// apply writes a version; several hosts may do so at once.
+func (s *simulation) apply(i int) {
+	h := s.hosts[i]
+	if h.down || !h.exists || h.common.roster[i].Out || h.common.roster[i].Number == 0 {
+		return
+	}
+	// The same file may be pushed to many hosts: they make one version.
+	for k, v := range s.versions {
+		if v.generation == s.versions[h.common.version].generation+1 && s.random.IntN(2) == 0 {
+			h.common.version, h.common.exclusions = k, [maxSimHosts]uint64{}
+			s.note("%s writes version %d too", simName(i), k)
+			s.settle(i)
+			return
+		}
+	}
+	if len(s.versions) > 9 {
+		return
+	}
+	revision := len(s.versions)
+	if s.random.IntN(5) == 0 {
+		revision = s.versions[s.random.IntN(len(s.versions))].revision
+	}
+	s.versions = append(s.versions, simVersion{
+		generation: s.versions[h.common.version].generation + 1, hash: byte(s.random.IntN(16)<<4 | len(s.versions)), revision: revision, budget: s.budget(len(s.hosts)),
+	})
+	h.common.version = len(s.versions) - 1
+	if s.without != noScope {
+		h.common.exclusions = [maxSimHosts]uint64{}
+	}
+	s.note("%s writes version %d of generation %d, revision %d, budget %d", simName(i), h.common.version, s.versions[h.common.version].generation, revision, s.versions[h.common.version].budget)
+	s.exclude(i)
+	s.settle(i)
+}
+
+var simPowers = []func(*simulation, int){
+	func(s *simulation, _ int) {
+		if s.side != ([maxSimHosts]int{}) {
+			s.side = [maxSimHosts]int{}
+			s.note("THE NETWORK HEALS")
+			return
+		}
+		for j := range s.hosts {
+			s.side[j] = s.random.IntN(2)
+		}
+		if s.random.IntN(2) == 0 {
+			s.flight = nil
+		}
+		s.note("THE NETWORK SPLITS %v", s.side[:len(s.hosts)])
+	},
+	func(s *simulation, i int) {
+		if h := s.hosts[i]; h.exists {
+			h.down = !h.down
+			s.note("%s is down: %t", simName(i), h.down)
+			if !h.down {
+				s.restart(i)
+			}
+		}
+	},
+	func(s *simulation, i int) {
+		if h := s.hosts[i]; h.exists && !h.down {
+			s.restart(i)
+		}
+	},
+	func(s *simulation, i int) { // its pod fails, or is well again
+		if h := s.hosts[i]; h.exists && !h.updating && !h.down {
+			h.available = !h.available
+			if h.available {
+				h.runs = s.versions[h.common.version].revision // replaced at once
+			}
+			s.note("the pod of %s is available: %t", simName(i), h.available)
+			s.settle(i)
+		}
+	},
+	func(s *simulation, i int) { // a NoSchedule taint comes or goes: its pod stays
+		if h := s.hosts[i]; h.exists && !h.down {
+			h.placed = !h.placed
+			s.note("%s is placed: %t", simName(i), h.placed)
+			s.settle(i)
+		}
+	},
+	func(s *simulation, i int) { // it cannot make the next pod, or can after all
+		if h := s.hosts[i]; h.exists && !h.down && !h.updating {
+			h.aside = !h.aside
+			s.note("%s stands aside: %t", simName(i), h.aside)
+			s.settle(i)
+		}
+	},
+	func(s *simulation, i int) {
+		if h := s.hosts[i]; !h.exists {
+			h.exists = true
+			h.common.roster[i].Number = 1
+			s.note("%s joins with revision %d", simName(i), h.runs)
+			s.settle(i)
+		}
+	},
+	func(s *simulation, i int) {
+		h, j := s.hosts[i], s.random.IntN(len(s.hosts))
+		if e := h.common.roster[j]; h.exists && !h.down && i != j && e.Number > 0 && !e.Out && s.random.IntN(3) == 0 {
+			h.common.roster[j].Out = true
+			s.note("%s deletes %s", simName(i), simName(j))
+			s.settle(i)
+		}
+	},
+	func(s *simulation, i int) { // its disk is lost; its containers live on
+		if h := s.hosts[i]; h.exists && !h.down && !h.updating {
+			h.common, h.sequence, h.away = simCommon{}, 0, Digest{}
+			if s.without == noWipe {
+				h.common.roster[i].Number = 1
+			}
+			s.note("%s loses its disk", simName(i))
+			s.restart(i) // it is not in its own roster until it has heard from another host
+		}
+	},
+	func(s *simulation, i int) { // wrongly suspected
+		if j := s.random.IntN(len(s.hosts)); i != j && !s.hosts[i].down {
+			s.hosts[i].failed[j] = true
+			s.exclude(i)
+			s.say(i)
+		}
+	},
+}
+
+// restart leaves a host with what is on its disk.
+func (s *simulation) restart(i int) {
+	h := s.hosts[i]
+	if s.without == noPersist {
+		h.common = h.disk
+	}
+	if s.without == noIntent && h.updating {
+		h.words[i].peer.Updating = false
+		h.words = [maxSimHosts]simWord{}
+		h.told, h.permit = nil, false
+		h.sequence++
+		word := Peer{Told: true, View: s.view(h.common).Digest(), Placed: h.placed, Available: true}
+		h.words[i] = simWord{h.sequence, word}
+		return
+	}
+	h.words = [maxSimHosts]simWord{}
+	h.told, h.permit = nil, false
+	s.note("the agent of %s restarts", simName(i))
+	s.settle(i)
+}
+
+// broken are the hosts that are down by an update's will beyond what was promised: some starter's view must account for all of them
+// that it does not exclude (ROLLOUT.md, Why it holds); without exclusions the newest version's budget holds for all.
+func (s *simulation) broken() []string {
+	var down []int
+	for i, h := range s.hosts {
+		if h.updating && h.placed && !h.common.roster[i].Out {
+			down = append(down, i)
+		}
+	}
+	if len(down) < 2 {
+		return nil
+	}
+	for _, z := range down {
+		c := s.hosts[z].started
+		view, count := s.view(c), 0
+		for _, y := range down {
+			if name := simName(y); c.roster[y].Number == 0 || !c.roster[y].Out && !view.Excluded(name) {
+				count++
+			}
+		}
+		if count <= s.versions[c.version].budget {
+			return nil
+		}
+	}
+	var names []string
+	for _, i := range down {
+		names = append(names, simName(i))
+	}
+	return names
+}
+
+// end heals everything, lets the hosts talk, and returns who is not on the newest version then.
+func (s *simulation) end() (stuck []string) {
+	s.side, s.flight = [maxSimHosts]int{}, nil
+	for i, h := range s.hosts {
+		if h.down {
+			h.down = false
+			s.restart(i)
+		}
+		h.aside, h.permit = false, false
+		if !h.available && !h.updating {
+			h.available, h.runs = true, s.versions[h.common.version].revision
+		}
+	}
+	s.note("ALL IS WELL FROM NOW ON")
+	for i, h := range s.hosts {
+		if h.exists && h.common.roster[i].Number == 0 && !slices.ContainsFunc(s.hosts, func(o *simHost) bool { return o.exists && o.common.roster[slices.Index(s.hosts, o)].Number > 0 }) {
+			s.raise(i, 0) // all have lost their disks: a person begins anew
+		}
+	}
+	for range 40 * len(s.hosts) {
+		before := s.state()
+		for i, h := range s.hosts {
+			if !h.exists {
+				continue
+			}
+			h.failed = [maxSimHosts]bool{}
+			for j, o := range s.hosts {
+				if i != j && o.exists {
+					s.deliver(simMessage{j, i, o.common, o.words})
+				}
+			}
+			s.settle(i)
+			if h.updating {
+				h.updating, h.available, h.runs = false, true, s.versions[h.common.version].revision
+				s.settle(i)
+			}
+			if s.mayStart(i) {
+				s.start(i)
+			}
+		}
+		if slices.Equal(before, s.state()) {
+			break
+		}
+	}
+	for i, h := range s.hosts {
+		if h.exists && h.placed && !h.common.roster[i].Out && h.runs != s.versions[h.common.version].revision {
+			stuck = append(stuck, simName(i))
+		}
+	}
+	return stuck
+}
+
+// state is enough to see whether anything still happens.
+func (s *simulation) state() []uint64 {
+	var state []uint64
+	for _, h := range s.hosts {
+		state = append(state, h.sequence, uint64(h.common.version), uint64(h.runs), uint64(one(h.updating)))
+		for i := range s.hosts {
+			state = append(state, h.common.roster[i].Number, h.common.exclusions[i], h.words[i].sequence)
+		}
+	}
+	return state
+}
+
+// simulate runs one schedule and tells what went wrong; "" is nothing.
+func simulate(seed uint64, without mutant, steps int, tracing bool) (wrong string, s *simulation) {
+	s = newSimulation(seed, without, tracing)
+	for range steps {
+		s.step()
+		if down := s.broken(); down != nil {
+			return "too many are down: " + strings.Join(down, ", "), s
+		}
+	}
+	if stuck := s.end(); len(stuck) > 0 {
+		for i, h := range s.hosts {
+			may, blockers, stranger := s.turn(i).May()
+			s.note("%s: version %d runs %d available %t updating %t roster %v excl %v may %t %v stranger %q returned %v word %+v told %d", simName(i), h.common.version, h.runs, h.available, h.updating, h.common.roster[:len(s.hosts)], h.common.exclusions[:len(s.hosts)], may, blockers, stranger, s.turn(i).Returned(), h.words[i].peer, len(h.told))
+		}
+		return "not finished: " + strings.Join(stuck, ", "), s
+	}
+	return "", s
+}
