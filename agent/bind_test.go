@@ -144,3 +144,27 @@ func TestAHostMovesToAnotherFleet(t *testing.T) {
 		}
 	})
 }
+
+// A host that leaves ends also the pods of DaemonSets that nobody has told it about: picket leave waits for all of them.
+func TestAHostThatLeavesEndsWhatItDoesNotKnow(t *testing.T) {
+	withHost(t, func(t *testing.T, h *testHost) {
+		h.apply(webOf("busybox", ""))
+		h.after(time.Second)
+		h.stop()
+		if err := os.Remove(filepath.Join(h.dir, "state.db")); err != nil {
+			t.Fatal(err)
+		}
+		h.boot()
+		h.after(time.Minute)
+		if len(h.running()) != 1 {
+			t.Fatal("a pod of an unknown DaemonSet was to run on")
+		}
+		if err := h.do(func() error { h.loop.leaving = true; h.loop.setOut(); return nil }); err != nil {
+			t.Fatal(err)
+		}
+		h.after(time.Minute)
+		if len(h.running()) != 0 || len(h.loop.pods.byUID) != 0 {
+			t.Errorf("%d containers run, %d pods are left", len(h.running()), len(h.loop.pods.byUID))
+		}
+	})
+}

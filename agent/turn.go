@@ -68,12 +68,15 @@ func (l *loop) planSafely(ctx context.Context, name types.NamespacedName, d *dae
 // plan asks the pure core about one DaemonSet and does what it says, in that order: remember, act, publish.
 func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet, now time.Time) {
 	d.dirty, d.wakeUp = false, time.Time{}
-	if !l.adopted || !d.known {
-		return // what runs here is not known yet, or not whose it is: decide nothing
+	if !l.adopted {
+		return // what runs here is not known yet: decide nothing
 	}
 	if l.out != "" {
 		l.stopAll(name, d, now)
 		return
+	}
+	if !d.known {
+		return // nor whose it is
 	}
 	view := daemonset.View{DaemonSet: d.object}
 	if d.object != nil {
