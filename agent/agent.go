@@ -145,7 +145,7 @@ func (a *Agent) listen() error {
 // meet takes this host into the fleet: from now on others may call, gossip tells them where.
 func (a *Agent) meet() (err error) {
 	a.cleanUps.add("cluster", a.fleet.close)
-	if err := a.fleet.join(advertisedAPI(a.cfg, a.listeners[1].Addr(), hostAddresses(a.cfg.API.Advertise, a.cfg.Cluster.Join))); err != nil {
+	if err := a.fleet.join(advertisedAPI(a.cfg, a.listeners[1].Addr(), addressOf(a.loop.node))); err != nil {
 		return err
 	}
 	a.server, err = api.New(api.Options{

@@ -79,9 +79,13 @@ func mayWrite(by cluster.Signer, key string) error {
 		return nil
 	}
 	if !by.Door {
-		return &cluster.NotPermittedError{Reason: fmt.Sprintf("%s is no door: its certificate was made without --door; apply through another host", by.Node)}
+		return noDoor(by.Node)
 	}
 	return nil
+}
+
+func noDoor(node string) error {
+	return &cluster.NotPermittedError{Reason: node + " is no door: its certificate was made without --door; apply through another host"}
 }
 
 // join takes this host into the fleet. A fleet of one is one that has found nobody.
@@ -247,7 +251,7 @@ func (f *fleet) leave(ctx context.Context) error {
 }
 
 // advertisedAPI is under which address other hosts reach the API: the configured one, or the listener's port at the host's address.
-func advertisedAPI(cfg Config, listener net.Addr, addresses []string) string {
+func advertisedAPI(cfg Config, listener net.Addr, address string) string {
 	if cfg.API.Advertise != "" {
 		return cfg.API.Advertise
 	}
@@ -257,7 +261,7 @@ func advertisedAPI(cfg Config, listener net.Addr, addresses []string) string {
 	}
 	host := at.Addr().Unmap().String()
 	if at.Addr().IsUnspecified() {
-		host = addresses[0]
+		host = address
 	}
 	return net.JoinHostPort(host, fmt.Sprint(at.Port()))
 }

@@ -309,7 +309,7 @@ func (l *loop) mayWrite() error {
 	case l.out != "":
 		return errors.New(l.out)
 	case !l.fleet.door():
-		return fmt.Errorf("%s is no door: its certificate was made without --door; apply through another host", l.node.name)
+		return noDoor(l.node.name)
 	}
 	return nil
 }

@@ -11,7 +11,6 @@ import (
 	"net"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -43,7 +42,7 @@ type trouble struct {
 // newTrust reads the certificates, or makes them at the first start of a host that has none, together with an administrator's
 // kubeconfig in <dataDir>/kubeconfig.
 func newTrust(cfg Config, log *slog.Logger, addresses []string) (*trust, error) {
-	t := &trust{cfg: cfg, now: time.Now, host: pki.Host{Node: cfg.Node.Name, Door: true, Addresses: append(slices.Clone(addresses), cfg.Node.Name)}}
+	t := &trust{cfg: cfg, now: time.Now, host: pki.Host{Node: cfg.Node.Name, Door: true, Addresses: addresses}}
 	dir := cfg.API.PKI
 	switch _, err := os.Stat(cfg.hostCert()); {
 	case errors.Is(err, fs.ErrNotExist):

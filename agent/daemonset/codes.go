@@ -44,8 +44,6 @@ const (
 	CodeUpdating       Code = 44
 	CodeUnavailable    Code = 45
 	CodeBefore         Code = 46
-	CodeStranger       Code = 47
-	CodeReturned       Code = 48
 
 	// What a container waits for.
 	CodeContainerCreating          Code = 64
