@@ -33,6 +33,8 @@ type Observed struct {
 	Pods []Pod
 	// Failures is the back-off of failed pods of the current generation, see Decision.
 	Failures Failures
+	// Warm are the pods that were made ahead of their turn, and the revisions whose images were pulled.
+	Warm []Warm
 	// Evictions says since when each NoExecute taint that is tolerated for a limited time has stood, keyed by taint
 	// ("key=value:NoExecute"), and whether it evicted. The caller keeps what Decision returned.
 	Evictions map[string]Eviction
@@ -52,6 +54,8 @@ type Pod struct {
 	Created      time.Time
 	// Terminating: it was told to stop and is not gone yet. The caller sets it as soon as it has taken a Delete.
 	Terminating bool
+	// Ended: it was told to stop, its last process is gone and its host ports are free; what is left of it is no daemon any more.
+	Ended bool
 	// StoppedAt is when it was told; may be zero.
 	StoppedAt time.Time
 	// Reason is why the pod is not ready, as kubectl shows it, with what is known of it after ": " ("CrashLoopBackOff: back-off 10s
@@ -64,6 +68,17 @@ type Pod struct {
 	LastRestart time.Time
 	// ReadyContainers has bit i set while the template's container i is ready; there is no bit for those beyond the sixteenth.
 	ReadyContainers uint16
+}
+
+// Warm is a pod that was made but not started, so that it can take another one's place at once; or, with ImagesOnly, no more than its
+// images. It is no pod as far as anybody else can see.
+type Warm struct {
+	UID        string // "" with ImagesOnly
+	Revision   string
+	ImagesOnly bool
+	Prepared   bool
+	// Trouble is why it cannot be made, "ErrImagePull: ..."; "" while nothing is wrong.
+	Trouble string
 }
 
 // Failures is the create back-off of SEMANTICS.md 8: Count failed pods of Generation were removed, the last one at Last. It is
@@ -84,8 +99,12 @@ type Eviction struct {
 type ActionKind string
 
 const (
-	// Create starts a new pod of Action.Revision.
+	// Create starts a new pod of Action.Revision: the one that was prepared, if there is one.
 	Create ActionKind = "create"
+	// Prepare makes a pod of Action.Revision without starting it, Prefetch only pulls its images, Discard drops such a pod.
+	Prepare  ActionKind = "prepare"
+	Prefetch ActionKind = "prefetch"
+	Discard  ActionKind = "discard"
 	// Delete stops the pod Action.UID gracefully.
 	Delete ActionKind = "delete"
 )
@@ -93,8 +112,8 @@ const (
 // Action is one thing to do on this host, with the reason a person reads in events and logs.
 type Action struct {
 	Kind     ActionKind
-	Revision string // Create
-	UID      string // Delete
+	Revision string // Create, Prepare, Prefetch
+	UID      string // Delete, Discard
 	Reason   string // CamelCase, for events: one of the Reason constants
 	Message  string
 }
