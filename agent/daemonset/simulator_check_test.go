@@ -44,7 +44,7 @@ func (s *simulation) end() (stuck []string) {
 			h.down = false
 			s.restart(i)
 		}
-		h.aside, h.permit = false, false
+		h.aside, h.permit = false, nil
 		if !h.available && !h.updating {
 			h.available, h.runs = true, s.versions[h.common.version].revision
 		}
@@ -70,10 +70,11 @@ func (s *simulation) end() (stuck []string) {
 			s.settle(i)
 			if h.updating {
 				h.updating, h.available, h.runs = false, true, s.versions[h.common.version].revision
+				h.memory.Updating = false
 				s.settle(i)
 			}
-			if s.mayStart(i) {
-				s.start(i)
+			if r, may := s.mayStart(i); may {
+				s.start(i, r)
 			}
 		}
 		if slices.Equal(before, s.state()) {
@@ -111,8 +112,8 @@ func simulate(seed uint64, without mutant, steps int, tracing bool) (wrong strin
 	}
 	if stuck := s.end(); len(stuck) > 0 {
 		for i, h := range s.hosts {
-			may, blockers, stranger := s.turn(i).May()
-			s.note("%s: version %d runs %d available %t updating %t roster %v excl %v may %t %v stranger %q returned %v word %+v told %d", simName(i), h.common.version, h.runs, h.available, h.updating, h.common.roster[:len(s.hosts)], h.common.exclusions[:len(s.hosts)], may, blockers, stranger, s.turn(i).Returned(), h.words[i].peer, len(h.told))
+			r := s.ask(i)
+			s.note("%s: version %d runs %d available %t updating %t roster %v excl %v: %+v", simName(i), h.common.version, h.runs, h.available, h.updating, h.common.roster[:len(s.hosts)], h.common.exclusions[:len(s.hosts)], r)
 		}
 		return "not finished: " + strings.Join(stuck, ", "), s
 	}

@@ -46,6 +46,7 @@ const maxSimHosts = 8
 
 type simWord struct {
 	sequence uint64
+	runs     int
 	peer     Peer
 }
 
@@ -54,7 +55,7 @@ type simHost struct {
 	common   simCommon
 	disk     simCommon // what noPersist falls back to
 	sequence uint64
-	away     Digest // the view under which it last said that it shall not start
+	memory   Memory
 	// What its containerd has; it outlives the agent.
 	exists    bool
 	runs      int
@@ -65,9 +66,9 @@ type simHost struct {
 	started   simCommon // the view it took its pod down under
 	// In memory.
 	words  [maxSimHosts]simWord
-	told   []Digest // views it told with its present entry
+	said   Said
 	failed [maxSimHosts]bool
-	permit bool // noAtomic
+	permit *Ruling // noAtomic
 	// The world's.
 	down bool
 }
@@ -158,10 +159,10 @@ func (s *simulation) turn(i int) Turn {
 	for j := range s.hosts {
 		p := h.words[j].peer
 		p.Failed = h.failed[j]
-		p.Met = p.Told && slices.Contains(h.told, p.View)
+		p.Old = p.Told && h.words[j].runs != s.versions[h.common.version].revision
 		switch s.without {
-		case noStranger:
-			p.Met = true
+		case noVouch:
+			p.Failed = p.Failed || view.Excluded(simName(j))
 		case noAck:
 			p.View = t.Digest
 		case noRank:
@@ -172,34 +173,45 @@ func (s *simulation) turn(i int) Turn {
 	return t
 }
 
+// ask is the rule, asked by host i.
+func (s *simulation) ask(i int) Ruling {
+	h, t := s.hosts[i], s.turn(i)
+	old := h.runs != s.versions[h.common.version].revision
+	own := Own{Placed: h.placed, Aside: h.aside, Old: old, Wants: h.available && old && !h.updating}
+	memory, said := h.memory, h.said
+	if s.without == noEntry {
+		memory.Away = Digest{}
+	}
+	if s.without == noStranger {
+		said = t.present(said)
+		for _, p := range t.Peers {
+			said.Views = append(slices.Clip(said.Views), p.View)
+		}
+	}
+	return t.Rule(own, memory, said)
+}
+
 // say makes the host's own word, if it has changed.
 func (s *simulation) say(i int) {
 	h := s.hosts[i]
-	t := s.turn(i)
+	ruling := s.ask(i)
 	v := s.versions[h.common.version]
 	word := Peer{
-		Told: true, Generation: v.generation, Hash: [4]byte{v.hash}, Placed: h.placed, Aside: h.aside, Available: h.available && !h.updating,
-		Updating: h.updating, Done: h.available && !h.updating && h.runs == v.revision,
+		Told: true, View: ruling.Acknowledge, Version: Version{v.generation, [4]byte{v.hash}}, Placed: h.placed, Aside: h.aside,
+		Available: h.available && !h.updating, Updating: h.updating, Done: h.available && !h.updating && h.runs == v.revision,
 	}
 	if s.without == noUpdating && !h.placed {
 		word.Updating = false
 	}
-	if settled := !t.View.Excluded(t.Self) && (s.without == noVouch || len(t.Returned()) == 0); settled {
-		word.View = t.Digest
-		if word.away() {
-			h.away = t.Digest
-		}
-		if !slices.Contains(h.told, t.Digest) {
-			h.told = append(h.told, t.Digest)
-		}
-	}
+	h.said, h.memory.Away = ruling.Said, ruling.Memory.Away
 	if s.without != noPersist || s.random.IntN(3) == 0 {
 		h.disk = h.common
 	}
 	last := &h.words[i]
-	if last.sequence == 0 || last.peer != word {
+	if next := (simWord{last.sequence, h.runs, word}); last.sequence == 0 || *last != next {
 		h.sequence++
-		*last = simWord{h.sequence, word}
+		next.sequence = h.sequence
+		*last = next
 	}
 }
 
@@ -207,7 +219,6 @@ func (s *simulation) say(i int) {
 func (s *simulation) raise(i int, above uint64) {
 	h := s.hosts[i]
 	h.common.roster[i] = Entry{Number: max(h.common.roster[i].Number, above) + 1}
-	h.told = nil
 	s.note("%s raises its entry to %d", simName(i), h.common.roster[i].Number)
 }
 
@@ -265,27 +276,24 @@ func (s *simulation) connected(i, j int) bool {
 }
 
 // mayStart is the one decision that this is all about.
-func (s *simulation) mayStart(i int) bool {
+func (s *simulation) mayStart(i int) (Ruling, bool) {
 	h := s.hosts[i]
-	if h.down || !h.exists || h.updating || !h.available || !h.placed || h.aside || h.runs == s.versions[h.common.version].revision {
-		return false
+	if h.down || !h.exists {
+		return Ruling{}, false
 	}
-	if s.without != noVouch && len(s.turn(i).Returned()) > 0 {
-		return false
-	}
-	may, _, _ := s.turn(i).May()
-	return may
+	r := s.ask(i)
+	return r, r.Start || r.Raise
 }
 
-func (s *simulation) start(i int) {
+func (s *simulation) start(i int, r Ruling) {
 	h := s.hosts[i]
-	if digest := s.view(h.common).Digest(); h.away == digest && s.without != noEntry {
-		s.raise(i, 0)
+	if r.Raise {
+		s.raise(i, h.common.exclusions[i])
 		s.say(i)
 		return
 	}
 	s.note("%s STARTS under version %d, exclusions %v, roster %v", simName(i), h.common.version, h.common.exclusions, h.common.roster)
-	h.updating, h.started, h.permit = true, h.common, false
+	h.updating, h.started, h.permit, h.memory = true, h.common, nil, r.Memory
 	if s.random.IntN(10) < 7 {
 		s.say(i) // or the stop is faster than the word
 	}
@@ -312,13 +320,14 @@ func (s *simulation) step() {
 			s.arrive()
 		}
 	case p < 850:
+		r, may := s.mayStart(i)
 		switch {
-		case h.permit && s.without == noAtomic && h.available && !h.updating && !h.down:
-			s.start(i)
-		case s.mayStart(i) && s.without == noAtomic && s.random.IntN(2) == 0:
-			h.permit = true
-		case s.mayStart(i):
-			s.start(i)
+		case h.permit != nil && h.available && !h.updating && !h.down:
+			s.start(i, *h.permit)
+		case may && s.without == noAtomic && s.random.IntN(2) == 0:
+			h.permit = &r
+		case may:
+			s.start(i, r)
 		}
 	case p < 950:
 		s.finish(i)
@@ -354,7 +363,7 @@ func (s *simulation) finish(i int) {
 	if s.random.IntN(4) == 0 {
 		h.runs = s.versions[h.started.version].revision
 	}
-	h.updating, h.available = false, true
+	h.updating, h.available, h.memory.Updating = false, true, false
 	s.finished++
 	s.note("%s is available with revision %d", simName(i), h.runs)
 	s.settle(i)
@@ -374,7 +383,7 @@ func (s *simulation) detect(i, j int) {
 // exclude lets the present version go on without hosts that are lost.
 func (s *simulation) exclude(i int) {
 	h := s.hosts[i]
-	for _, node := range s.turn(i).Lost() {
+	for _, node := range s.turn(i).lost() {
 		j := int(node[0] - 'a')
 		if s.random.IntN(2) == 0 {
 			h.common.exclusions[j] = h.common.roster[j].Number
@@ -392,14 +401,14 @@ func (s *simulation) restart(i int) {
 	if s.without == noIntent && h.updating {
 		h.words[i].peer.Updating = false
 		h.words = [maxSimHosts]simWord{}
-		h.told, h.permit = nil, false
+		h.said, h.permit, h.memory.Updating = Said{}, nil, false
 		h.sequence++
 		word := Peer{Told: true, View: s.view(h.common).Digest(), Placed: h.placed, Available: true}
-		h.words[i] = simWord{h.sequence, word}
+		h.words[i] = simWord{h.sequence, h.runs, word}
 		return
 	}
 	h.words = [maxSimHosts]simWord{}
-	h.told, h.permit = nil, false
+	h.said, h.permit = Said{}, nil
 	s.note("the agent of %s restarts", simName(i))
 	s.settle(i)
 }

@@ -114,7 +114,7 @@ var simPowers = []func(*simulation, int){
 	},
 	func(s *simulation, i int) { // its disk is lost; its containers live on
 		if h := s.hosts[i]; h.exists && !h.down && !h.updating {
-			h.common, h.sequence, h.away = simCommon{}, 0, Digest{}
+			h.common, h.sequence, h.memory = simCommon{}, 0, Memory{}
 			if s.without == noWipe {
 				h.common.roster[i].Number = 1
 			}

@@ -1,87 +1,25 @@
 package daemonset
 
-import (
-	"crypto/sha256"
-	"encoding/binary"
-	"slices"
-)
+import "slices"
 
 // Whether a host may take its available pod of an older revision down is decided here, by every host alone, from what the others
-// said (ROLLOUT.md, The rule). Nothing in this file knows Kubernetes: the simulator of the tests runs it as it is. Plan does not ask it
-// yet.
+// said (ROLLOUT.md, The rule). Nothing in this file knows Kubernetes: the simulator of the tests runs it as it is.
 
-// Digest stands for a view of a DaemonSet: hosts that tell the same one know the same of everything that the rule or the rank reads.
-// The zero Digest stands for none: whoever tells it acknowledges nothing.
-type Digest [12]byte
-
-// Entry is a host in the roster.
-type Entry struct {
-	Number uint64
-	// Out: it is reaped, has left or was deleted, and does not count.
-	Out bool
-}
-
-// Common is what all hosts that have heard the same agree on for one DaemonSet, besides the object itself. It only ever grows.
-type Common struct {
-	Generation uint64
-	Hash       [32]byte // of the version's content
-	// Configs are the versions of the objects that make the revision together with the template, in an order that all hosts share.
-	Configs []byte
-	// Exclusions are up to which entry this version goes on without a host. They belong to the version: the next one has none.
-	Exclusions map[string]uint64
-	Roster     map[string]Entry
-}
-
-// Digest stands for all of it.
-func (c Common) Digest() Digest {
-	b := binary.BigEndian.AppendUint64(nil, c.Generation)
-	b = append(b, c.Hash[:]...)
-	b = binary.AppendUvarint(b, uint64(len(c.Configs)))
-	b = append(b, c.Configs...)
-	for _, node := range sorted(c.Exclusions) {
-		b = appendText(b, node)
-		b = binary.AppendUvarint(b, c.Exclusions[node])
-	}
-	b = append(b, 0)
-	for _, node := range sorted(c.Roster) {
-		b = appendText(b, node)
-		b = binary.AppendUvarint(b, c.Roster[node].Number<<1|uint64(one(c.Roster[node].Out)))
-	}
-	sum := sha256.Sum256(b)
-	return Digest(sum[:])
-}
-
-// sorted are the names in a map.
-func sorted[T any](m map[string]T) []string {
-	names := make([]string, 0, len(m))
-	for name := range m {
-		names = append(names, name)
-	}
-	slices.Sort(names)
-	return names
-}
-
-// Excluded says whether the version goes on without a host.
-func (c Common) Excluded(node string) bool {
-	return c.Exclusions[node] >= max(c.Roster[node].Number, 1)
-}
-
-// Peer is what a host knows of another one when it asks whether it may start.
+// Peer is what a host knows of another one.
 type Peer struct {
 	// Told: it has said something of the DaemonSet. What follows is its last word.
-	Told       bool
-	View       Digest
-	Generation uint64  // of the version it acknowledged last, also while it acknowledges none
-	Hash       [4]byte // the beginning of that version's hash
-	Placed     bool
-	Aside      bool // it cannot make the next pod, and shall not start under this view
-	Available  bool
-	Updating   bool
-	Done       bool // its pod is of the current revision, and available
-	// Failed: it is not heard any more. Quiet: there was no direct or relayed word of it for two seconds.
+	Told      bool
+	View      Digest
+	Version   Version // that it acknowledged last, also while it acknowledges no view
+	Placed    bool
+	Aside     bool // it cannot make the next pod, and shall not start under this view
+	Available bool
+	Updating  bool
+	Stuck     bool // in its turn, and past the deadline of that
+	Done      bool // its pod is of the current revision, and available
+	Old       bool // it runs a pod of another revision than the one that is current here
+	// Failed: it is not heard any more. Quiet: there was no direct or relayed word of it for a while.
 	Failed, Quiet bool
-	// Met: it has told a view whose roster holds this host's present entry.
-	Met bool
 }
 
 // acknowledges says whether its last word is of the view.
@@ -96,6 +34,41 @@ type Blocker struct {
 	Why  Code
 }
 
+// Own is how this host stands.
+type Own struct {
+	Placed, Aside bool // as of a Peer
+	// Wants: its pod is available and of an older revision, and nothing but the others keeps it from being replaced.
+	Wants bool
+	Old   bool // it runs a pod of an older revision, available or not
+	Stuck bool
+}
+
+// Memory is what a host must not forget of its part in updates: it is on disk before anybody is told what it says, and before
+// anything is stopped because of it.
+type Memory struct {
+	// Updating: the host has taken its available pod down, or started a second one beside it, and is not back to one that is available.
+	Updating bool
+	// Away is the view under which it last said that it shall not start.
+	Away Digest
+}
+
+// Said is what a host remembers, as long as its agent runs, of what it has acknowledged with its present entry.
+type Said struct {
+	Entry   uint64
+	Version Version
+	Views   []Digest // the latest is the last
+}
+
+// maxSaid bounds Said.Views: who told an older one is taken for a stranger until it tells a newer one.
+const maxSaid = 64
+
+func (s Said) last() Digest {
+	if len(s.Views) == 0 {
+		return Digest{}
+	}
+	return s.Views[len(s.Views)-1]
+}
+
 // Turn is a host that asks.
 type Turn struct {
 	Self   string
@@ -108,28 +81,114 @@ type Turn struct {
 	Budget func(placed int) int
 }
 
-// May says whether the host may take its available pod of an older revision down now. When not, it says who is waited for; stranger
-// is a host that does not know this one yet, which alone keeps it from starting.
-func (t Turn) May() (may bool, blockers []Blocker, stranger string) {
+// Ruling is the answer.
+type Ruling struct {
+	Memory Memory
+	Said   Said
+	// Acknowledge is the view that the host's word carries; zero is none.
+	Acknowledge Digest
+	// Raise: the host's entry is to be raised before it may do anything, so that all agree about it anew.
+	Raise bool
+	// Start: the turn is the host's, and Memory says so.
+	Start bool
+	// Blockers, Stranger and Halted say why not: those who are waited for, a host that does not know this one yet, one that is stuck.
+	Blockers []Blocker
+	Stranger string
+	Halted   string
+	// Pending: some pod is of an older revision, as far as is known; only then do hosts agree about the roster anew.
+	Pending bool
+	// Lost are the hosts that this version may go on without (see Common.Exclusions), Returned those that it goes on without and that
+	// are heard: until they have raised their entries nothing is acknowledged.
+	Lost, Returned []string
+}
+
+// Rule says what the host may do and what it tells. Memory is to be kept before anything else is done.
+func (t Turn) Rule(own Own, m Memory, said Said) Ruling {
+	r := Ruling{Memory: m, Said: t.present(said), Lost: t.lost(), Returned: t.returned(), Pending: t.pending(own)}
+	if len(r.Returned) > 0 {
+		return r
+	}
+	if t.View.Excluded(t.Self) && t.View.Roster[t.Self].Number > 0 {
+		r.Raise = true
+		return r
+	}
+	r.acknowledge(t, own)
+	if !own.Wants || own.Stuck || m.Updating || !own.Placed || own.Aside {
+		return r
+	}
+	may := false
+	may, r.Blockers, r.Stranger, r.Halted = t.may(r.Said)
+	switch {
+	case !may:
+	case r.Memory.Away == t.Digest:
+		r.Raise = true
+	default:
+		r.Start, r.Memory.Updating = true, true
+	}
+	return r
+}
+
+// present drops what was said with an earlier entry.
+func (t Turn) present(said Said) Said {
+	if entry := t.View.Roster[t.Self].Number; said.Entry != entry {
+		return Said{Entry: entry}
+	}
+	return said
+}
+
+// acknowledge settles the view that the host tells. While nothing is to be updated the last one of the version will do: no change of
+// the roster makes all hosts speak of all DaemonSets.
+func (r *Ruling) acknowledge(t Turn, own Own) {
+	r.Acknowledge = t.Digest
+	if last := r.Said.last(); !r.Pending && r.Said.Version == t.View.Version() && last != (Digest{}) {
+		r.Acknowledge = last
+	}
+	if !slices.Contains(r.Said.Views, r.Acknowledge) {
+		r.Said.Views = append(slices.Clip(r.Said.Views[max(0, len(r.Said.Views)-maxSaid+1):]), r.Acknowledge)
+	}
+	r.Said.Version = t.View.Version()
+	if !own.Placed || own.Aside {
+		r.Memory.Away = r.Acknowledge
+	}
+}
+
+// pending says whether any pod is known to be of an older revision.
+func (t Turn) pending(own Own) bool {
+	if own.Old {
+		return true
+	}
+	for _, p := range t.Peers {
+		if p.Old {
+			return true
+		}
+	}
+	return false
+}
+
+// may says whether the host may take its available pod of an older revision down now; when not, who is waited for.
+func (t Turn) may(said Said) (may bool, blockers []Blocker, stranger, halted string) {
 	placed := 1
 	for _, node := range sorted(t.View.Roster) {
-		if node == t.Self || t.View.Roster[node].Out || t.View.Excluded(node) {
+		if node == t.Self || !t.View.counts(node) {
 			continue
 		}
 		p := t.Peers[node]
-		if !p.Met && stranger == "" {
+		acknowledged := p.acknowledges(t.Digest)
+		if met := p.Told && slices.Contains(said.Views, p.View); !met && stranger == "" {
 			stranger = node
 		}
-		if p.acknowledges(t.Digest) && p.Placed {
+		if acknowledged && p.Stuck && halted == "" {
+			halted = node
+		}
+		if acknowledged && p.Placed {
 			placed++
 		}
 		if why := t.blocks(node, p); why != CodeNone {
 			blockers = append(blockers, Blocker{node, why})
 		}
 	}
-	self, listed := t.View.Roster[t.Self]
-	known := listed && !self.Out && !t.View.Excluded(t.Self)
-	return known && stranger == "" && len(blockers) < t.Budget(placed), blockers, stranger
+	may = t.View.counts(t.Self) && stranger == "" && halted == "" && len(blockers) < t.Budget(placed)
+	return may, blockers, stranger, halted
 }
 
 // blocks says why a host counts against the budget; the numbers are those of ROLLOUT.md.
@@ -156,15 +215,15 @@ func (t Turn) blocks(node string, p Peer) Code {
 	return CodeNone
 }
 
-// Lost are the hosts that this version may go on without: they have failed, not in their turn, and never acknowledged it.
-func (t Turn) Lost() []string {
+// lost are the hosts that this version may go on without: they have failed, not in their turn, and never acknowledged it.
+func (t Turn) lost() []string {
 	var lost []string
 	for _, node := range sorted(t.View.Roster) {
 		p := t.Peers[node]
-		if node == t.Self || t.View.Roster[node].Out || t.View.Excluded(node) || !p.Failed || p.Updating {
+		if node == t.Self || !t.View.counts(node) || !p.Failed || p.Updating {
 			continue
 		}
-		if p.Told && (p.Generation > t.View.Generation || p.Generation == t.View.Generation && p.Hash == [4]byte(t.View.Hash[:])) {
+		if v := t.View.Version(); p.Told && (p.Version.Generation > v.Generation || p.Version == v) {
 			continue // it may have died of it
 		}
 		lost = append(lost, node)
@@ -172,9 +231,8 @@ func (t Turn) Lost() []string {
 	return lost
 }
 
-// Returned are the hosts that the version goes on without, but that are heard: until they have raised their entries nothing is
-// acknowledged.
-func (t Turn) Returned() []string {
+// returned are the hosts that the version goes on without, but that are heard.
+func (t Turn) returned() []string {
 	var returned []string
 	for _, node := range sorted(t.View.Exclusions) {
 		if p := t.Peers[node]; node != t.Self && !t.View.Roster[node].Out && t.View.Excluded(node) && !p.Failed {

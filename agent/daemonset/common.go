@@ -1,0 +1,78 @@
+package daemonset
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"slices"
+)
+
+// Digest stands for a view of a DaemonSet: hosts that tell the same one know the same of everything that the rule or the rank reads.
+// The zero Digest stands for none: whoever tells it acknowledges nothing.
+type Digest [12]byte
+
+// Version is which version of a DaemonSet there is, as far as a status tells it.
+type Version struct {
+	Generation uint64
+	Tag        [4]byte // the beginning of the hash of its content
+}
+
+// Entry is a host in the roster.
+type Entry struct {
+	Number uint64
+	// Out: it is reaped, has left or was deleted, and does not count.
+	Out bool
+}
+
+// Common is what all hosts that have heard the same agree on for one DaemonSet, besides the object itself. It only ever grows.
+type Common struct {
+	Generation uint64
+	Hash       [32]byte // of the version's content
+	// Configs are the versions of the objects that make the revision together with the template, in an order that all hosts share.
+	Configs []byte
+	// Exclusions are up to which entry this version goes on without a host. They belong to the version: the next one has none.
+	Exclusions map[string]uint64
+	Roster     map[string]Entry
+}
+
+// Version is the one that it is about.
+func (c Common) Version() Version { return Version{c.Generation, [4]byte(c.Hash[:])} }
+
+// Digest stands for all of it. It reads every host of the roster: the caller keeps it for as long as nothing changes.
+func (c Common) Digest() Digest {
+	b := binary.BigEndian.AppendUint64(nil, c.Generation)
+	b = append(b, c.Hash[:]...)
+	b = binary.AppendUvarint(b, uint64(len(c.Configs)))
+	b = append(b, c.Configs...)
+	for _, node := range sorted(c.Exclusions) {
+		b = appendText(b, node)
+		b = binary.AppendUvarint(b, c.Exclusions[node])
+	}
+	b = append(b, 0)
+	for _, node := range sorted(c.Roster) {
+		b = appendText(b, node)
+		b = binary.AppendUvarint(b, c.Roster[node].Number<<1|uint64(one(c.Roster[node].Out)))
+	}
+	sum := sha256.Sum256(b)
+	return Digest(sum[:])
+}
+
+// sorted are the names in a map.
+func sorted[T any](m map[string]T) []string {
+	names := make([]string, 0, len(m))
+	for name := range m {
+		names = append(names, name)
+	}
+	slices.Sort(names)
+	return names
+}
+
+// Excluded says whether the version goes on without a host.
+func (c Common) Excluded(node string) bool {
+	return c.Exclusions[node] >= max(c.Roster[node].Number, 1)
+}
+
+// counts says whether the rule looks at a host.
+func (c Common) counts(node string) bool {
+	e, listed := c.Roster[node]
+	return listed && !e.Out && !c.Excluded(node)
+}
