@@ -165,7 +165,7 @@ func (m *Membership) learn(b []byte) error {
 
 // tell spreads a notice by gossip. One that is too large for that is found by comparing, and counted.
 func (m *Membership) tell(n Notice) {
-	name := fmt.Sprintf("%d/%s", n.voice(), n.Node)
+	name := fmt.Sprintf("%d/%d/%s", n.voice(), n.Issued, n.Node) // a word of an older certificate takes nobody's place
 	if err := m.queues.add(&m.queues.roster, name, kindNotices, encodeNotice(n)); err != nil {
 		m.log.Warn("a notice of the roster is not told by gossip", "node", n.Node, "err", err)
 	}

@@ -113,6 +113,7 @@ func TestHostileDeletedHost(t *testing.T) {
 		if code, _ := post(c, f.list[0], pathCompare, digest[:]); code != http.StatusForbidden {
 			t.Errorf("its old certificate is answered with %d", code)
 		}
+		f.thief("gone", auth)
 		door.mustPut("ConfigMap/default/again", "x")
 		door.say("default/web", "again")
 		f.within(10*time.Second, "what it writes and says is everywhere", func() bool {
@@ -122,6 +123,36 @@ func TestHostileDeletedHost(t *testing.T) {
 			})
 		})
 	})
+}
+
+// thief is who has the certificate with which a host was deleted: the host, which has a newer one, stays what it is for all.
+func (f *agents) thief(node string, old Authenticator) {
+	f.t.Helper()
+	f.within(time.Minute, "it is a member again", func() bool {
+		return f.everyone(func(a *agent) bool {
+			s, _ := a.roster.Standing(node)
+			return s.State == RosterMember && a.roster.Digest() == f.list[0].roster.Digest()
+		})
+	})
+	for i := range 10 {
+		before, _ := f.list[0].roster.Standing(node)
+		n := Notice{Node: node, State: RosterState(i % 2 * int(RosterLeft)), Entry: before.Entry + 5 + uint64(i)}
+		n.Signature, _ = old.Sign(func(s Signer, credential []byte) []byte {
+			n.By, n.Credential, n.Fingerprint, n.Issued = s.Node, credential, s.Fingerprint, s.Issued
+			return n.signedPart(f.list[0].roster.fleet)
+		})
+		for _, a := range f.list {
+			delegate{a.m}.NotifyMsg(append([]byte{kindNotices}, encodeNotice(n)...))
+		}
+		for range 100 {
+			time.Sleep(10 * time.Millisecond)
+			for _, a := range f.list {
+				if s, _ := a.roster.Standing(node); s != before || !a.roster.Refused(node, time.Unix(n.Issued, 0)) {
+					f.t.Fatalf("%s: %+v became %+v", a.name, before, s)
+				}
+			}
+		}
+	}
 }
 
 // quiet says that nobody finds a difference or refuses anything for a minute.

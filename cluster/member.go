@@ -187,14 +187,20 @@ func (m *Membership) prepare() (err error) {
 	return m.begin()
 }
 
-// begin settles what this host is, and tells it also when it is what it was.
+// begin settles what this host is, and tells it also when it is what it was. A host with an older certificate than the fleet knows of
+// it starts, so that what it runs goes on, and says so now and then.
 func (m *Membership) begin() error {
 	own := m.roster.word(m.config.Node)[voiceSelf]
 	m.declared.notice, m.newborn = own, own.Entry == 0
 	if own.Entry > 0 {
 		m.tell(own)
 	}
-	return m.settle()
+	err := m.settle()
+	if errors.Is(err, errOlderCertificate) {
+		m.log.Error("this host's place in the roster cannot be kept", "err", err)
+		return nil
+	}
+	return err
 }
 
 // live begins a new incarnation above floor, on disk before anybody is told.

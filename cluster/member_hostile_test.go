@@ -3,12 +3,14 @@ package cluster
 import (
 	"bytes"
 	"compress/lzw"
+	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/netip"
 	goruntime "runtime"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 )
@@ -513,5 +515,50 @@ func TestAnImpostor(t *testing.T) {
 		t.Logf("back, it is at %s, or at %s", hosts[0].member(victim.name).Gossip, hosts[1].member(victim.name).Gossip)
 		impostor.stop()
 		t.Log("right after", f.within(time.Minute, "the impostor is forgotten", func() bool { return agree(hosts...) }))
+	})
+}
+
+// TestAnOlderCertificateIsPutBack is a mistake: the host starts, says so, and is heard again when the newer one is back.
+func TestAnOlderCertificateIsPutBack(t *testing.T) {
+	inFleet(t, 85, func(t *testing.T, f *testFleet) {
+		hosts := f.addMany(3)
+		f.within(10*time.Second, "three agree", func() bool { return agree(hosts...) })
+		c := hosts[2]
+		older, newer := newPlainKeys(c.name, true, ""), newPlainKeys(c.name, true, "newer")
+		older.issue(1)
+		newer.issue(2)
+		with := func(k *plainKeys) {
+			c.stop()
+			c.auth = k
+			c.start(hosts[0])
+		}
+		with(newer)
+		f.within(10*time.Second, "the newer is known", func() bool {
+			return agree(hosts...) && hosts[0].member(c.name).Fingerprint == newer.self.Fingerprint
+		})
+		digest := hosts[0].roster.Digest()
+		with(older)
+		time.Sleep(10 * time.Minute)
+		said := 0
+		for _, line := range c.log.last(10_000) {
+			if strings.Contains(line, "ERROR") && strings.Contains(line, "picket pki host") {
+				said++
+			}
+		}
+		if said < 3 || said > 15 {
+			t.Errorf("it says so %d times in ten minutes", said)
+		}
+		if err := c.m.Raise(); !errors.Is(err, errOlderCertificate) {
+			t.Errorf("it raises its entry: %v", err)
+		}
+		if hosts[0].roster.Digest() != digest || hosts[0].member(c.name).Fingerprint != newer.self.Fingerprint {
+			t.Error("it was believed")
+		}
+		newest := newPlainKeys(c.name, true, "newest")
+		newest.issue(3)
+		c.auth.(*plainKeys).become(newest)
+		f.within(10*time.Second, "a new one is taken up without a restart", func() bool {
+			return agree(hosts...) && hosts[0].member(c.name).Fingerprint == newest.self.Fingerprint
+		})
 	})
 }

@@ -12,9 +12,10 @@ import (
 // declared is what this host last said of itself, and how often it may do so: two hosts of one name would otherwise outbid each
 // other for ever.
 type declared struct {
-	notice Notice
-	count  int
-	last   time.Time
+	notice      Notice
+	fingerprint [32]byte // of the certificate that it was, or could not be, said with
+	count       int
+	last        time.Time
 }
 
 // freeRaises are the first corrections in a row, which are made at once; after them the wait doubles.
@@ -24,12 +25,20 @@ const (
 	longestWait = 10 * time.Minute
 )
 
-func (d declared) mayRaise(now time.Time) bool {
-	if d.count < freeRaises {
+func (d declared) mayRaise(self Signer, now time.Time) bool {
+	if d.count < freeRaises || d.fingerprint != self.Fingerprint {
 		return true
 	}
 	pause := min(firstPause<<min(d.count-freeRaises, 10), longestWait)
 	return now.Sub(d.last) >= pause
+}
+
+// again counts a correction.
+func (d *declared) again(self Signer, now time.Time) {
+	if now.Sub(d.last) > 2*longestWait || d.fingerprint != self.Fingerprint {
+		d.count = 0
+	}
+	d.count, d.last, d.fingerprint = d.count+1, now, self.Fingerprint
 }
 
 // settle makes this host's own word the highest of all about it: when it is new here, has come back, was reaped or admitted, has a
@@ -44,7 +53,7 @@ func (m *Membership) settle() error {
 	if err != nil {
 		return err
 	}
-	if !shouldRaise(m.roster.word(m.config.Node), m.declared.notice, self) || !m.declared.mayRaise(time.Now()) {
+	if !shouldRaise(m.roster.word(m.config.Node), m.declared.notice, self) || !m.declared.mayRaise(self, time.Now()) {
 		return nil // the rejoin loop comes by again
 	}
 	return m.raise()
@@ -55,7 +64,7 @@ func shouldRaise(w word, said Notice, self Signer) bool {
 	if d.State == RosterDeleted && d.Entry > 0 && self.Issued <= d.Issued {
 		return false
 	}
-	return own.Entry == 0 || w.standing("").State != RosterMember || own.Entry < w.highest() || own.Fingerprint != self.Fingerprint || own.above(said)
+	return own.Entry == 0 || w.standing("").State != RosterMember || own.Entry < w.standing("").Entry || own.Fingerprint != self.Fingerprint || own.outdates(said)
 }
 
 // Raise makes this host's entry in the roster higher than all that was said of it, so that all agree about it anew
@@ -66,16 +75,21 @@ func (m *Membership) Raise() error {
 	return m.raise()
 }
 
+// raise is called with raising held. The error is errOlderCertificate when this host may not speak for itself.
 func (m *Membership) raise() error {
-	n, err := m.roster.Say(m.config.Node, RosterMember)
+	self, err := m.roster.auth.Self()
 	if err != nil {
 		return err
 	}
-	now := time.Now()
-	if now.Sub(m.declared.last) > 2*longestWait {
-		m.declared.count = 0
+	n, err := m.roster.Say(m.config.Node, RosterMember)
+	if err != nil && !errors.Is(err, errOlderCertificate) {
+		return err
 	}
-	m.declared = declared{notice: n, count: m.declared.count + 1, last: now}
+	m.declared.again(self, time.Now())
+	if err != nil {
+		return err
+	}
+	m.declared.notice = n
 	m.tell(n)
 	m.changed()
 	return nil

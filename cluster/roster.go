@@ -46,14 +46,17 @@ type Notice struct {
 	Signature  []byte
 }
 
-// The voices about a host are kept apart, so that none of them can take back what only another may.
+// The voices about a host are kept apart, so that none of them can take back what only another may. What a host said with an older
+// certificate is another voice too, which is kept while it is above what the host says with its newest.
 const (
 	voiceSelf = iota
 	voicePeers
 	voiceDoors
+	voiceFormer
 	voices
 )
 
+// voice is voiceSelf for all that a host says of itself: a word tells former ones apart.
 func (n Notice) voice() int {
 	switch {
 	case n.State == RosterReaped:
@@ -72,17 +75,61 @@ func (n Notice) above(o Notice) bool {
 	return bytes.Compare(encodeNotice(n), encodeNotice(o)) > 0
 }
 
+// outdates orders what a host says of itself: first the newer certificate, so that whoever has an old one cannot outbid it.
+func (n Notice) outdates(o Notice) bool {
+	if n.Issued != o.Issued && n.Entry > 0 && o.Entry > 0 {
+		return n.Issued > o.Issued
+	}
+	return n.above(o)
+}
+
 // word is the highest notice of every voice about one host. An entry of 0 is no notice.
 type word [voices]Notice
 
 // merge takes in a notice. It is pure, commutative, associative and idempotent.
 func (w word) merge(n Notice) (word, bool) {
 	v := n.voice()
-	if n.Entry == 0 || !n.above(w[v]) {
+	switch {
+	case n.Entry == 0:
+		return w, false
+	case v == voiceSelf:
+		return w.mergeSelf(n)
+	case !n.above(w[v]):
 		return w, false
 	}
 	w[v] = n
 	return w, true
+}
+
+// mergeSelf keeps two of all that a host has said of itself: the last with its newest certificate, and the highest, unless it is no
+// higher than that.
+func (w word) mergeSelf(n Notice) (word, bool) {
+	self, former := w[voiceSelf], w[voiceFormer]
+	switch {
+	case n.outdates(self):
+		w[voiceSelf] = n
+		if self.precedes(former) {
+			w[voiceFormer] = self
+		}
+	case n.precedes(former) && n.place().Compare(self.place()) > 0:
+		w[voiceFormer] = n
+	default:
+		return w, false
+	}
+	if w[voiceFormer].place().Compare(w[voiceSelf].place()) <= 0 {
+		w[voiceFormer] = Notice{}
+	}
+	return w, true
+}
+
+func (n Notice) place() Standing { return Standing{Entry: n.Entry, State: n.State} }
+
+// precedes orders former words: the higher entry and state, and of equals the newer certificate.
+func (n Notice) precedes(o Notice) bool {
+	if c := n.place().Compare(o.place()); c != 0 {
+		return c > 0
+	}
+	return n.outdates(o)
 }
 
 // highest is the highest entry that anybody spoke of.
@@ -103,8 +150,13 @@ type Standing struct {
 	Fingerprint [32]byte
 }
 
-// Compare orders the standings of one host. Merging never takes one down, but that the end of a deletion may leave another state at
-// the same entry, when whoever ended it had not heard all; the host then raises its entry.
+// Compare orders the standings of one host. Merging never takes one down, but that
+//
+//   - the end of a deletion may leave another state at the same entry, when whoever ended it had not heard all; the host then raises
+//     its entry;
+//   - what was said with a certificate after the host was deleted with it counts no more once the host is back with a newer one: the
+//     entry may fall to what the host itself says, which is above that of the deletion. Only whoever has the old certificate says such
+//     things, and it changes nothing again.
 func (s Standing) Compare(o Standing) int {
 	return cmp.Or(cmp.Compare(s.Entry, o.Entry), cmp.Compare(s.State, o.State))
 }
@@ -112,8 +164,11 @@ func (s Standing) Compare(o Standing) int {
 // standing is the highest notice; a deletion holds until a door admits the host or it comes with a newer certificate.
 func (w word) standing(node string) Standing {
 	s := Standing{Node: node, Fingerprint: w[voiceSelf].Fingerprint}
-	for _, n := range w {
-		if n.Entry > 0 && n.State != RosterDeleted && s.Compare(Standing{Entry: n.Entry, State: n.State}) < 0 {
+	for v, n := range w {
+		if v == voiceFormer && w.formerIsRefused() {
+			continue
+		}
+		if n.Entry > 0 && n.State != RosterDeleted && s.Compare(n.place()) < 0 {
 			s.Entry, s.State = n.Entry, n.State
 		}
 	}
@@ -126,6 +181,13 @@ func (w word) standing(node string) Standing {
 func (w word) deletionHolds() bool {
 	self, d := w[voiceSelf], w[voiceDoors]
 	return self.Entry <= d.Entry || self.Issued <= d.Issued
+}
+
+// formerIsRefused says whether the former word is of a certificate that the host was deleted with, and the host has come back with a
+// newer one.
+func (w word) formerIsRefused() bool {
+	d := w[voiceDoors]
+	return d.State == RosterDeleted && !w.deletionHolds() && w[voiceFormer].Issued <= d.Issued
 }
 
 // Bounds of what a notice may hold. A DNS name has at most 253 bytes, an ed25519 host certificate about 500.

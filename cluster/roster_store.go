@@ -15,6 +15,10 @@ import (
 
 var bucketRoster = []byte("roster") // voice 1, node -> notice, checksum 4
 
+// errOlderCertificate is for a person: an older file was put in the place of a newer one.
+var errOlderCertificate = errors.New("this host's certificate is older than one that the fleet knows of it: " +
+	"put the newer one in place, or make a new one with picket pki host")
+
 // Authenticator signs for this host and checks what others signed.
 type Authenticator interface {
 	// Self is this host as its certificate names it now.
@@ -82,11 +86,11 @@ func (r *Roster) load(k, v []byte) error {
 	return nil
 }
 
-func rosterKey(n Notice) []byte { return append([]byte{byte(n.voice())}, n.Node...) }
+func rosterKey(voice int, node string) []byte { return append([]byte{byte(voice)}, node...) }
 
-func encodeKept(n Notice) []byte {
+func encodeKept(key []byte, n Notice) []byte {
 	b := encodeNotice(n)
-	return binary.BigEndian.AppendUint32(b, recordSum(string(rosterKey(n)), b))
+	return binary.BigEndian.AppendUint32(b, recordSum(string(key), b))
 }
 
 func decodeKept(key, b []byte) (Notice, error) {
@@ -119,7 +123,7 @@ func (r *Roster) Merge(notices []Notice) (changed []Notice, refused Refusals, er
 			changed = append(changed, n)
 		}
 	}
-	if err := r.commit(changed, words); err != nil {
+	if err := r.commit(words); err != nil {
 		return nil, refused, err
 	}
 	return changed, refused, nil
@@ -147,15 +151,14 @@ func (r *Roster) admit(w word, n Notice, refused *Refusals) (word, bool) {
 	return merged, true
 }
 
-// commit makes notices durable and then shows them.
-func (r *Roster) commit(notices []Notice, words map[string]word) error {
-	if len(notices) == 0 {
+// commit makes words durable and then shows them.
+func (r *Roster) commit(words map[string]word) error {
+	if len(words) == 0 {
 		return nil
 	}
 	err := r.db.Update(func(tx *bbolt.Tx) error {
-		bucket := tx.Bucket(bucketRoster)
-		for _, n := range notices {
-			if err := bucket.Put(rosterKey(n), encodeKept(n)); err != nil {
+		for node, w := range words {
+			if err := write(tx.Bucket(bucketRoster), node, r.word(node), w); err != nil {
 				return err
 			}
 		}
@@ -171,8 +174,27 @@ func (r *Roster) commit(notices []Notice, words map[string]word) error {
 	return nil
 }
 
+// write writes what is new in a word.
+func write(bucket *bbolt.Bucket, node string, old, w word) error {
+	for voice, n := range w {
+		key := rosterKey(voice, node)
+		switch {
+		case n.Entry == 0 && old[voice].Entry > 0:
+			if err := bucket.Delete(key); err != nil {
+				return err
+			}
+		case n.Entry > 0 && n.mark() != old[voice].mark():
+			if err := bucket.Put(key, encodeKept(key, n)); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
 // Say signs a notice of this host's about node and keeps it. The entry of what is said of this host itself, and of an admission,
-// is above all that is known of the host; a reaping or a deletion speaks of the entry that is known.
+// is above all that is known of the host; a reaping or a deletion speaks of the entry that is known. The error is errOlderCertificate
+// when others have heard this host with a newer certificate.
 func (r *Roster) Say(node string, state RosterState) (Notice, error) {
 	r.writing.Lock()
 	defer r.writing.Unlock()
@@ -196,6 +218,9 @@ func (r *Roster) Say(node string, state RosterState) (Notice, error) {
 		n.Signature = signature
 		err = errors.Join(n.check(w.highest()), n.checkSigner(self))
 	}
+	if err == nil && n.voice() == voiceSelf && n.Issued < w[voiceSelf].Issued {
+		err = errOlderCertificate
+	}
 	if err != nil {
 		return Notice{}, fmt.Errorf("cannot say that %s is %s: %w", node, state, err)
 	}
@@ -203,7 +228,7 @@ func (r *Roster) Say(node string, state RosterState) (Notice, error) {
 	if !added {
 		return w[n.voice()], nil
 	}
-	return n, r.commit([]Notice{n}, map[string]word{node: merged})
+	return n, r.commit(map[string]word{node: merged})
 }
 
 func (r *Roster) word(node string) word {

@@ -1,12 +1,16 @@
 package cluster
 
 import (
+	"bytes"
+	"cmp"
 	"crypto/ed25519"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"path/filepath"
 	"slices"
+	"strconv"
+	"sync"
 	"testing"
 	"time"
 
@@ -15,8 +19,9 @@ import (
 	"pgregory.net/rapid"
 )
 
-// plainKeys is an Authenticator whose credential is "door|node|" and a public key; it believes all of it.
+// plainKeys is an Authenticator whose credential is "door|node|issued|" and a public key; it believes all of it.
 type plainKeys struct {
+	mu   sync.Mutex
 	self Signer
 	key  ed25519.PrivateKey
 }
@@ -29,37 +34,40 @@ func newPlainKeys(node string, door bool, salt string) *plainKeys {
 }
 
 func (k *plainKeys) credential(node string, door bool) []byte {
-	return fmt.Appendf(nil, "%t|%s|%s", door, node, k.key.Public())
+	return fmt.Appendf(nil, "%t|%s|%d|%s", door, node, k.self.Issued, k.key.Public())
+}
+
+// issue makes it a certificate of that time.
+func (k *plainKeys) issue(at int64) {
+	k.self.Issued = at
+	k.self, _ = plainSigner(k.credential(k.self.Node, k.self.Door))
 }
 
 func plainSigner(credential []byte) (Signer, error) {
-	var door bool
-	var node string
-	parts := slices.Collect(splitTwice(credential))
-	if len(parts) != 3 {
+	parts := bytes.SplitN(credential, []byte("|"), 4) // the key may hold bars
+	if len(parts) != 4 {
 		return Signer{}, errors.New("no credential")
 	}
-	door, node = string(parts[0]) == "true", string(parts[1])
-	return Signer{Node: node, Door: door, Fingerprint: sha256.Sum256(credential)}, nil
+	issued, err := strconv.ParseInt(string(parts[2]), 10, 64)
+	return Signer{Node: string(parts[1]), Door: string(parts[0]) == "true", Fingerprint: sha256.Sum256(credential), Issued: issued}, err
 }
 
-// splitTwice cuts at the first two bars; a key may hold others.
-func splitTwice(b []byte) func(func([]byte) bool) {
-	return func(yield func([]byte) bool) {
-		for range 2 {
-			i := slices.Index(b, '|')
-			if i < 0 || !yield(b[:i]) {
-				return
-			}
-			b = b[i+1:]
-		}
-		yield(b)
-	}
+// become is a new certificate in the place of the one there was.
+func (k *plainKeys) become(o *plainKeys) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.self, k.key = o.self, o.key
 }
 
-func (k *plainKeys) Self() (Signer, error) { return k.self, nil }
+func (k *plainKeys) Self() (Signer, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	return k.self, nil
+}
 
 func (k *plainKeys) Sign(message func(Signer, []byte) []byte) ([]byte, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
 	return ed25519.Sign(k.key, message(k.self, k.credential(k.self.Node, k.self.Door))), nil
 }
 
@@ -68,7 +76,7 @@ func (k *plainKeys) Verify(credential, message, signature []byte) (Signer, error
 	if err != nil {
 		return Signer{}, err
 	}
-	key := slices.Collect(splitTwice(credential))[2]
+	key := bytes.SplitN(credential, []byte("|"), 4)[3]
 	if len(key) != ed25519.PublicKeySize || !ed25519.Verify(key, message, signature) {
 		return Signer{}, errors.New("the signature is wrong")
 	}
@@ -168,6 +176,9 @@ func TestRosterMergeIsAJoin(t *testing.T) {
 		if encodeWord(foldWords(a, a)) != encodeWord(a) {
 			t.Fatal("not idempotent")
 		}
+		if own, former := a[voiceSelf], a[voiceFormer]; former.Entry > 0 && (former.place().Compare(own.place()) <= 0 || former.Issued >= own.Issued) {
+			t.Fatalf("%+v is kept beside %+v", former, own)
+		}
 		for _, n := range foldWords(a, b) {
 			if _, changed := foldWords(a, b).merge(n); changed {
 				t.Fatal("what is known changes something")
@@ -190,6 +201,20 @@ func TestRosterMergeTakesTheHigherEntryAndState(t *testing.T) {
 	})
 }
 
+// A host's word is that of its newest certificate, whatever was said with older ones and in which order it came.
+func TestRosterTakesTheWordOfTheNewestCertificate(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		notices := rapid.SliceOfN(rapid.Custom(drawNotice).Filter(func(n Notice) bool { return n.voice() == voiceSelf }), 1, 8).Draw(t, "notices")
+		newest := slices.MaxFunc(notices, func(a, b Notice) int {
+			return cmp.Or(cmp.Compare(a.Issued, b.Issued), cmp.Compare(a.Entry, b.Entry), cmp.Compare(a.State, b.State))
+		})
+		got := fold(word{}, notices...)[voiceSelf]
+		if got.Issued != newest.Issued || got.Entry != newest.Entry || got.State != newest.State {
+			t.Fatalf("%+v of %+v", got, notices)
+		}
+	})
+}
+
 func TestRosterOnlyGrows(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		admits := func(n Notice) bool { return n.voice() == voiceDoors && n.State == RosterMember }
@@ -199,7 +224,9 @@ func TestRosterOnlyGrows(t *testing.T) {
 			next, _ := w.merge(n)
 			before, after := w.standing("a"), next.standing("a")
 			ended := before.State == RosterDeleted && after.State != RosterDeleted
-			if after.Entry < before.Entry || after.Compare(before) < 0 && !ended {
+			// Whoever has the certificate with which the host was deleted said so.
+			stolen := next.formerIsRefused() && next[voiceFormer].Entry == before.Entry
+			if after.Entry < before.Entry && !stolen || after.Compare(before) < 0 && !ended && !stolen {
 				t.Fatalf("%+v came after %+v", after, before)
 			}
 			w = next
@@ -232,6 +259,10 @@ func TestRosterStandings(t *testing.T) {
 		{"a new certificate does", []Notice{self(2, RosterMember, 1), other(2, RosterDeleted, 1), self(3, RosterMember, 2)}, 3, RosterMember},
 		{"an older certificate does not", []Notice{self(2, RosterMember, 2), other(2, RosterDeleted, 2), self(3, RosterMember, 1)}, 3, RosterDeleted},
 		{"a new certificate with an old entry does not", []Notice{self(2, RosterMember, 2), other(2, RosterDeleted, 1)}, 2, RosterDeleted},
+		{"the old certificate cannot take that back", []Notice{self(2, RosterMember, 1), other(2, RosterDeleted, 1), self(3, RosterMember, 2), self(9, RosterMember, 1)}, 3, RosterMember},
+		{"nor say that it left", []Notice{other(2, RosterDeleted, 1), self(3, RosterMember, 2), self(9, RosterLeft, 1)}, 3, RosterMember},
+		{"a new certificate on an empty disk", []Notice{self(7, RosterMember, 1), self(1, RosterMember, 2)}, 7, RosterMember},
+		{"and it left before", []Notice{self(7, RosterLeft, 1), self(1, RosterMember, 2)}, 7, RosterLeft},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			for i := range test.notices { // in any order
@@ -378,15 +409,53 @@ func TestRosterWithRealCertificates(t *testing.T) {
 	}
 }
 
+// A host that was deleted and has a new certificate is out of reach of whoever has the old one.
+func TestRosterOfAHostWhoseOldCertificateWasStolen(t *testing.T) {
+	old, renewed, door := newPlainKeys("a", false, "old"), newPlainKeys("a", false, "new"), newPlainKeys("door", true, "")
+	old.issue(1)
+	renewed.issue(2)
+	here, there, thief := newRoster(t, door), newRoster(t, renewed), newRoster(t, old)
+	mergeAll(t, here, say(t, thief, "a", RosterMember))
+	mergeAll(t, there, append(here.notices(), say(t, here, "a", RosterDeleted))...)
+	mergeAll(t, here, say(t, there, "a", RosterMember))
+	before, _ := here.Standing("a")
+	for range 5 {
+		n := say(t, thief, "a", RosterMember)
+		mergeAll(t, here, n)
+		mergeAll(t, there, n)
+	}
+	if s, _ := here.Standing("a"); s != before || s.State != RosterMember || s.Fingerprint != renewed.self.Fingerprint {
+		t.Errorf("%+v became %+v", before, s)
+	}
+	if here.Digest() != there.Digest() {
+		t.Error("two hosts disagree")
+	}
+	reopened := openRoster(t, here.db, door)
+	if reopened.Digest() != here.Digest() || len(reopened.Damaged()) > 0 {
+		t.Errorf("the disk has something else: %v", reopened.Damaged())
+	}
+	mergeAll(t, here, say(t, there, "a", RosterMember)) // above all it has heard: what the thief said is gone
+	reopened = openRoster(t, here.db, door)
+	if n := len(here.notices()); n != 2 || reopened.Digest() != here.Digest() {
+		t.Errorf("%d notices, and %d on disk", n, len(reopened.notices()))
+	}
+	// The other way round: what the fleet knows is newer than what this host has.
+	mergeAll(t, thief, here.notices()...)
+	digest := thief.Digest()
+	if _, err := thief.Say("a", RosterMember); !errors.Is(err, errOlderCertificate) || thief.Digest() != digest {
+		t.Errorf("it spoke with an older certificate: %v", err)
+	}
+}
+
 func TestDamagedNoticesAreLeftOutAndHeardAgain(t *testing.T) {
 	db := openRosterDB(t)
 	auth := newPlainKeys("a", false, "")
 	r := openRoster(t, db, auth)
 	n := say(t, r, "a", RosterMember)
 	damage := func(tx *bbolt.Tx) error {
-		v := slices.Clone(tx.Bucket(bucketRoster).Get(rosterKey(n)))
+		v := slices.Clone(tx.Bucket(bucketRoster).Get(rosterKey(voiceSelf, "a")))
 		v[5] ^= 1
-		return tx.Bucket(bucketRoster).Put(rosterKey(n), v)
+		return tx.Bucket(bucketRoster).Put(rosterKey(voiceSelf, "a"), v)
 	}
 	if err := db.Update(damage); err != nil {
 		t.Fatal(err)
