@@ -47,7 +47,7 @@ func TestSurgeDoesNotStepAroundTheBackOff(t *testing.T) {
 	broken := []Pod{makePod(1, revB, failed)}
 	h.expect(0, broken, 0, "delete uid-1 FailedDaemonPod")
 	h.expect(0, broken, time.Second)
-	h.expect(0, append(broken, makePod(2, revA, ready)), time.Second)
+	h.expect(0, append(broken, makePod(2, revA, ready)), time.Second, "prefetch bbbb Preparing")
 }
 
 func TestBackOffDoublesTo15Minutes(t *testing.T) {

@@ -1,23 +1,53 @@
 package daemonset
 
 import (
+	"strconv"
 	"strings"
+	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
-// AnnotationPaused, when "true", keeps an update from taking healthy pods down.
-const AnnotationPaused = "picket.io/paused"
+// Annotations of a DaemonSet that a rolling update goes by.
+const (
+	// AnnotationPaused, when "true", keeps an update from taking healthy pods down.
+	AnnotationPaused = "picket.io/paused"
+	// AnnotationOnFailure is Halt or Rollback: what happens when a host is stuck in its turn. Halt is the default.
+	AnnotationOnFailure = "picket.io/on-failure"
+	// AnnotationDeadline is how many seconds a host may take in its turn until it counts as stuck; 600 is the default.
+	AnnotationDeadline = "picket.io/progress-deadline"
+	// AnnotationUnreachable is Exclude or Count: whether an update goes on without hosts that were lost before it came to them. Exclude
+	// is the default.
+	AnnotationUnreachable = "picket.io/unreachable"
+	// AnnotationRestartOnConfig, when "true", makes a change of a ConfigMap or Secret that the template names a reason to update.
+	AnnotationRestartOnConfig = "picket.io/restart-on-config"
+	// AnnotationRolledBack is written by an automatic rollback: the revision that failed, ">" and the one that took its place.
+	AnnotationRolledBack = "picket.io/rolled-back"
+)
 
-// mayTakeDown answers the one question of a rolling update: may this host, whose pod of an older revision is available, start
-// to replace it now? When not, it says why. One host need not wait for others; the rule of ROLLOUT.md, which
-// reads the other hosts' statuses in the view, belongs here and nowhere else.
-func mayTakeDown(v View) (ok bool, why because) {
-	if paused(v.DaemonSet) {
-		return false, because{code: CodePaused}
+const defaultDeadline = 600 * time.Second
+
+// deadline is how long a host may take in its turn.
+func deadline(ds *appsv1.DaemonSet) time.Duration {
+	n, err := strconv.ParseInt(strings.TrimSuffix(ds.Annotations[AnnotationDeadline], "s"), 10, 64)
+	if err != nil || n <= 0 {
+		return defaultDeadline
 	}
-	return true, because{}
+	return seconds(n)
+}
+
+func rollsBack(ds *appsv1.DaemonSet) bool {
+	return strings.EqualFold(ds.Annotations[AnnotationOnFailure], "Rollback")
+}
+
+func countsLost(ds *appsv1.DaemonSet) bool {
+	return strings.EqualFold(ds.Annotations[AnnotationUnreachable], "Count")
+}
+
+// RestartsOnConfig says whether the contents of ConfigMaps and Secrets belong to the DaemonSet's revision.
+func RestartsOnConfig(ds *appsv1.DaemonSet) bool {
+	return strings.EqualFold(ds.Annotations[AnnotationRestartOnConfig], "true")
 }
 
 // paused is strict about the value so that "false" means what it says.

@@ -112,8 +112,18 @@ func readySince(t time.Time) func(*Pod) {
 
 // planOn runs Plan for generation 1 with current revision revB at t0.
 func planOn(node *corev1.Node, ds *appsv1.DaemonSet, pods ...Pod) Decision {
-	return Plan(View{DaemonSet: ds, Generation: 1, Revision: revB}, Self{Node: node}, Observed{Pods: pods}, t0)
+	return Plan(viewOf(ds), Self{Node: node}, Observed{Pods: pods, Warm: warmed}, t0)
 }
+
+// viewOf is generation 1 with current revision revB, in a fleet of one.
+func viewOf(ds *appsv1.DaemonSet) View {
+	v := View{DaemonSet: ds, Generation: 1, Revision: revB, Common: Common{Generation: 1, Roster: map[string]Entry{"host-01": {Number: 1}}}}
+	v.Digest = v.Common.Digest()
+	return v
+}
+
+// warmed is a next pod that is ready to be started.
+var warmed = []Warm{{Revision: revB, Prepared: true}}
 
 // said is an action in short: "create bbbb SuccessfulCreate", "delete uid-1 RollingUpdate".
 func said(d Decision) []string {

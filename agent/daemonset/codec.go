@@ -30,7 +30,7 @@ const (
 	maxRestarts = 1<<28 - 1
 )
 
-// Bits of an encoded status. Those after bitPod are 0 without a pod.
+// Bits of an encoded status. Those of a pod are 0 without one.
 const (
 	bitPlaced = 1 << iota
 	bitUpdating
@@ -44,6 +44,8 @@ const (
 	bitSecondIP   // of the other family
 	bitPhase      // the first of three, an index of phases
 	bitAfterPhase = bitPhase << 3
+	bitAside      = bitAfterPhase
+	bitStuck      = bitAside << 1
 )
 
 var phases = [...]corev1.PodPhase{"", corev1.PodPending, corev1.PodRunning, corev1.PodSucceeded, corev1.PodFailed, corev1.PodUnknown}
@@ -51,11 +53,12 @@ var phases = [...]corev1.PodPhase{"", corev1.PodPending, corev1.PodRunning, core
 // Encode is the status as it travels: at most maxStatus bytes, equal for statuses that say the same. Times are whole seconds, from
 // 1970 to 2106; of what is too long or has no place there the rest is told.
 //
-//	format 1, view 16, bits 2, generation 1-9, code 1, detail 1+24, since 4,
+//	format 1, view 12, tag 4, bits 2, generation 1-9, code 1, detail 1+24, since 4,
 //	and of a pod: uid 16, addresses 0-20, revision 1+10, restarts 1-4, ready containers 2, created 4, last restart 4
 func (s Status) Encode() []byte {
 	b := append(make([]byte, 0, maxStatus), statusFormat)
 	b = append(b, s.View[:]...)
+	b = append(b, s.Tag[:]...)
 	b = binary.BigEndian.AppendUint16(b, s.bits())
 	b = binary.AppendUvarint(b, uint64(max(s.Generation, 0)))
 	b = append(b, byte(s.Code))
@@ -77,7 +80,7 @@ func (s Status) Encode() []byte {
 }
 
 func (s Status) bits() uint16 {
-	bits := bit(s.Placed, bitPlaced) | bit(s.Updating, bitUpdating)
+	bits := bit(s.Placed, bitPlaced) | bit(s.Updating, bitUpdating) | bit(s.Aside, bitAside) | bit(s.Stuck, bitStuck)
 	if !s.HasPod {
 		return bits
 	}
@@ -132,9 +135,10 @@ type reader struct{ rest []byte }
 
 func (r *reader) status() Status {
 	var s Status
-	copy(s.View[:], r.take(len(s.View)))
+	s.View, s.Tag = Digest(r.take(len(s.View))), [4]byte(r.take(len(s.Tag)))
 	bits := binary.BigEndian.Uint16(r.take(2))
 	s.Placed, s.Updating, s.HasPod = bits&bitPlaced != 0, bits&bitUpdating != 0, bits&bitPod != 0
+	s.Aside, s.Stuck = bits&bitAside != 0, bits&bitStuck != 0
 	s.Generation = int64(r.uvarint() & math.MaxInt64)
 	s.Code, s.Detail = Code(r.take(1)[0]), r.text()
 	s.Since = r.time()

@@ -19,7 +19,7 @@ const podUID = "8d4841e6-3698-5264-9fab-82ce533b0bcd"
 // largest has the longest of everything, and more of what is cut.
 func largest() Status {
 	return Status{
-		View: [16]byte(bytes.Repeat([]byte{0xff}, 16)), Generation: math.MaxInt64, Placed: true, HasPod: true, Ready: true,
+		View: Digest(bytes.Repeat([]byte{0xff}, 12)), Tag: [4]byte(bytes.Repeat([]byte{0xff}, 4)), Generation: math.MaxInt64, Placed: true, Aside: true, Stuck: true, HasPod: true, Ready: true,
 		Available: true, Updated: true, Updating: true, Terminating: true, Phase: corev1.PodUnknown, Revision: "2456789245",
 		PodUID: podUID, PodIPs: [2]netip.Addr{netip.MustParseAddr("fd00::ffff:ffff%eth0"), netip.MustParseAddr("255.255.255.255")},
 		Restarts: math.MaxInt32, LastRestart: time.Unix(math.MaxInt32*100, 0), ReadyContainers: math.MaxUint16,
@@ -51,11 +51,11 @@ func TestLargestStatus(t *testing.T) {
 // TestStatusFormat: a host of another version of picketd reads the same bytes the same way.
 func TestStatusFormat(t *testing.T) {
 	uptodate := Status{
-		View: [16]byte{0xaa, 15: 0xbb}, Generation: 300, Placed: true, HasPod: true, Ready: true, Available: true, Updated: true,
+		View: Digest{0xaa}, Tag: [4]byte{3: 0xbb}, Generation: 300, Placed: true, HasPod: true, Ready: true, Available: true, Updated: true,
 		Phase: corev1.PodRunning, Revision: "5b8f9", PodUID: podUID, PodIPs: [2]netip.Addr{netip.MustParseAddr("10.88.0.7")},
 		Restarts: 2, LastRestart: t0.Add(time.Second), ReadyContainers: 3, Created: t0, Since: t0.Add(time.Minute),
 	}
-	away := Status{View: uptodate.View, Generation: 1, Code: CodeTaint, Detail: "dedicated=gpu:NoSchedule"}
+	away := Status{View: uptodate.View, Tag: uptodate.Tag, Generation: 1, Code: CodeTaint, Detail: "dedicated=gpu:NoSchedule"}
 	for name, c := range map[string]struct {
 		status Status
 		want   string
@@ -150,7 +150,8 @@ func drawStatus(t *rapid.T) Status {
 		return addr
 	}
 	return Status{
-		View: [16]byte(rapid.SliceOfN(rapid.Byte(), 16, 16).Draw(t, "view")), Generation: rapid.Int64().Draw(t, "generation"),
+		View: Digest(rapid.SliceOfN(rapid.Byte(), 12, 12).Draw(t, "view")), Tag: [4]byte(rapid.SliceOfN(rapid.Byte(), 4, 4).Draw(t, "tag")),
+		Aside: rapid.Bool().Draw(t, "aside"), Stuck: rapid.Bool().Draw(t, "stuck"), Generation: rapid.Int64().Draw(t, "generation"),
 		Placed: is("placed"), HasPod: is("pod"), Ready: is("ready"), Available: is("available"), Updated: is("updated"),
 		Updating: is("updating"), Terminating: is("terminating"),
 		Phase:    rapid.SampledFrom(append(phases[:], "Resting")).Draw(t, "phase"),

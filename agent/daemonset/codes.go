@@ -44,6 +44,14 @@ const (
 	CodeUpdating       Code = 44
 	CodeUnavailable    Code = 45
 	CodeBefore         Code = 46
+	CodeReturned       Code = 47
+	CodeStranger       Code = 48
+	CodeHalted         Code = 49
+
+	// What keeps the host itself from starting.
+	CodeRaising   Code = 56
+	CodePreparing Code = 57
+	CodeAside     Code = 58
 
 	// What a container waits for.
 	CodeContainerCreating          Code = 64
@@ -112,6 +120,23 @@ var sayings = [...]saying{
 	}},
 	CodeOthersHere: {"OthersHere", held("waiting for the other pods of this host to be gone")},
 	CodeNoRevision: {"NoRevision", held("the DaemonSet has no revision history")},
+
+	CodeUnheard:        waits("Unheard", "which has not said anything of the DaemonSet"),
+	CodeFailed:         waits("Failed", "which is not heard any more; if it does not come back: kubectl delete node"),
+	CodeQuiet:          waits("Quiet", "which has not been heard for a moment"),
+	CodeUnacknowledged: waits("Unacknowledged", "which has not told what this host knows"),
+	CodeUpdating:       waits("Updating", "which is being updated"),
+	CodeUnavailable:    waits("Unavailable", "which has no available pod"),
+	CodeBefore:         waits("Before", "whose turn is before"),
+	CodeReturned:       waits("Returned", "which the update was to go on without and which is heard again"),
+	CodeStranger:       waits("Stranger", "which does not know this host yet"),
+	CodeHalted:         waits("Halted", "which is stuck in its turn: the update is halted"),
+
+	CodeRaising:   {"Raising", held("all hosts agree about this one anew first")},
+	CodePreparing: {"Preparing", held("the next pod is being prepared")},
+	CodeAside: {"Aside", func(w words) string {
+		return w.held("the next pod cannot be made" + following(": ", w.detail) + following(": ", w.more))
+	}},
 
 	CodeContainerCreating:          container("ContainerCreating"),
 	CodePodInitializing:            container("PodInitializing"),

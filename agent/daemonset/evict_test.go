@@ -19,6 +19,8 @@ type host struct {
 	view      View
 	failures  Failures
 	evictions map[string]Eviction
+	memory    Memory
+	said      Said
 }
 
 func (h *host) plan(after time.Duration, pods ...Pod) Decision {
@@ -42,7 +44,7 @@ func (h *host) expect(after time.Duration, pods []Pod, wake time.Duration, want 
 }
 
 func newHost(t *testing.T, taints []corev1.Taint, tolerations ...corev1.Toleration) *host {
-	view := View{DaemonSet: makeDS(tolerating(tolerations...)), Generation: 1, Revision: revB}
+	view := viewOf(makeDS(tolerating(tolerations...)))
 	return &host{t: t, node: makeNode(nil, taints...), view: view}
 }
 

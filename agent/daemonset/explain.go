@@ -52,6 +52,13 @@ func of(before, after string) func(words) string {
 
 func held(why string) func(words) string { return func(w words) string { return w.held(why) } }
 
+// waits is a reason that is about other hosts: detail names the first, and how many more there are.
+func waits(name, which string) saying {
+	return saying{name, func(w words) string {
+		return w.held("waiting for " + w.detail + ", " + which + w.aside("", ""))
+	}}
+}
+
 // held is why the pod stays of an older revision, or why there is none.
 func (w words) held(why string) string {
 	if !w.status.HasPod {

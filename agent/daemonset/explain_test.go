@@ -126,8 +126,8 @@ func TestReasons(t *testing.T) {
 		if node == nil {
 			node = makeNode(nil)
 		}
-		o := Observed{Pods: c.pods, Failures: Failures{Generation: 1, Count: c.failures, Last: t0}}
-		s := Plan(View{DaemonSet: c.ds, Generation: 1, Revision: revB}, Self{Node: node}, o, t0).Status
+		o := Observed{Pods: c.pods, Warm: warmed, Failures: Failures{Generation: 1, Count: c.failures, Last: t0}}
+		s := Plan(viewOf(c.ds), Self{Node: node}, o, t0).Status
 		if c.remote == "" {
 			c.remote = c.here
 		}
@@ -142,7 +142,7 @@ func TestReasons(t *testing.T) {
 	}
 	seen[CodeNoRevision] = true // TestWithoutHistoryNothingIsReplaced
 	for c := CodeNone; c < CodeContainerCreating; c++ {
-		if (c == CodeNone || c.known()) && !seen[c] {
+		if (c == CodeNone || c.known()) && !seen[c] && c < CodeUnheard { // the rest: TestWhyNot
 			t.Errorf("%v has no case", c)
 		}
 	}
@@ -160,6 +160,7 @@ func TestCodesAreForEver(t *testing.T) {
 	}
 	const want = "Deleted NodeName OS NodeSelector NodeAffinity NodeAffinityUnreadable Taint Evicted - " +
 		"NoPod Terminating Finished NotReady Other MinReadySeconds - Replacing Paused OnDelete Surging OthersHere NoRevision - " +
+		"Unheard Failed Quiet Unacknowledged Updating Unavailable Before Returned Stranger Halted - Raising Preparing Aside - " +
 		"ContainerCreating PodInitializing CrashLoopBackOff ErrImagePull ImagePullBackOff ErrImageNeverPull InvalidImageName " +
 		"CreateContainerConfigError CreateContainerError RunContainerError PostStartHookError - " +
 		"Completed Error OOMKilled StartError Unknown LogWriterLost"

@@ -13,15 +13,20 @@ import (
 // of the pods, and nothing it is given is changed. The caller carries the actions out, keeps Failures and Evictions, and plans
 // again when something changed or at WakeUp.
 func Plan(v View, self Self, o Observed, now time.Time) Decision {
-	p := planner{view: v, self: self, now: now, pods: oldestFirst(o.Pods), condemned: map[string]bool{}}
+	p := planner{view: v, self: self, now: now, pods: oldestFirst(o.Pods), warm: o.Warm, condemned: map[string]bool{}}
 	if v.DaemonSet == nil {
 		p.Placement = notPlaced(because{code: CodeDeleted})
 		p.deleteAll(ReasonDelete)
+		p.discardWarm(false)
 		p.Status = p.status()
 		return p.Decision
 	}
 	eventReason := p.place(o.Evictions)
 	p.Failures = o.Failures.current(v.Generation, now)
+	p.Memory, p.Said = o.Memory, o.Said
+	if v.Revision != "" {
+		p.ask()
+	}
 	switch {
 	case !p.Placement.ShouldContinue:
 		p.deleteAll(eventReason)
@@ -32,6 +37,7 @@ func Plan(v View, self Self, o Observed, now time.Time) Decision {
 	default:
 		p.keep()
 	}
+	p.prepare()
 	p.Status = p.status()
 	return p.Decision
 }
@@ -42,17 +48,28 @@ type planner struct {
 	view View
 	self Self
 	now  time.Time
-	pods []Pod // oldest first
+	pods []Pod // oldest first, without those that have ended
+	warm []Warm
 
+	ruling    Ruling
+	own       Own
+	near      bool            // this host's turn comes soon
 	condemned map[string]bool // uids that Actions delete
 	blocked   because         // why an older revision's pod is not replaced
 }
 
-// oldestFirst orders pods as Kubernetes' podByCreationTimestamp does.
+// current is whether a pod is of the current revision.
+func (p *planner) current(pod Pod) bool {
+	return pod.Revision == p.view.Revision && (p.view.Config == "" || pod.Config == p.view.Config)
+}
+
+// oldestFirst orders pods as Kubernetes' podByCreationTimestamp does. Those that have ended are left out: they are in nobody's way.
 func oldestFirst(pods []Pod) []Pod {
-	return slices.SortedFunc(slices.Values(pods), func(a, b Pod) int {
+	pods = slices.DeleteFunc(slices.Clone(pods), func(pod Pod) bool { return pod.Ended })
+	slices.SortFunc(pods, func(a, b Pod) int {
 		return cmp.Or(a.Created.Compare(b.Created), cmp.Compare(a.Name, b.Name), cmp.Compare(a.UID, b.UID))
 	})
+	return pods
 }
 
 // place fills Placement and Evictions; it returns the event reason for pods that must go.
@@ -90,7 +107,7 @@ func (p *planner) keep() {
 		if surging && !backingOff && p.room() {
 			p.create("only a terminating pod is left here")
 		}
-	case len(live) == 1 && live[0].Revision != p.view.Revision:
+	case len(live) == 1 && !p.current(live[0]):
 		p.replace(live[0], surging)
 	}
 }
@@ -131,10 +148,9 @@ func (p *planner) pruneTo(live []Pod, n int) {
 // prunePair is for a DaemonSet that surges: the oldest pod of the current revision and the oldest of the others may run side
 // by side until the new one is available or the old one no longer ready (SEMANTICS.md 12).
 func (p *planner) prunePair(live []Pod) {
-	isNew := func(pod Pod) bool { return pod.Revision == p.view.Revision }
-	isOld := func(pod Pod) bool { return !isNew(pod) }
+	isOld := func(pod Pod) bool { return !p.current(pod) }
 	newPods := slices.DeleteFunc(slices.Clone(live), isOld)
-	oldPods := slices.DeleteFunc(slices.Clone(live), isNew)
+	oldPods := slices.DeleteFunc(slices.Clone(live), p.current)
 	p.pruneTo(newPods, 1)
 	p.pruneTo(oldPods, 1)
 	if len(newPods) == 0 || len(oldPods) == 0 {
@@ -154,36 +170,38 @@ func (p *planner) prunePair(live []Pod) {
 	}
 }
 
-// replace is the turn of this host in an update: old is its one live pod, of an older revision.
+// replace is the turn of this host in an update: old is its one live pod, of an older revision. Only taking a healthy pod down needs
+// leave.
 func (p *planner) replace(old Pod, surging bool) {
 	if onDelete(p.view.DaemonSet) {
 		p.blocked = because{code: CodeOnDelete}
 		return
 	}
+	if surging && !p.room() {
+		p.blocked = because{code: CodeOthersHere}
+		return
+	}
 	why := fmt.Sprintf("pod %s of revision %s is not available and is replaced by revision %s at once", old.Name, old.Revision, p.view.Revision)
 	if p.available(old) {
-		// Only taking a healthy pod down needs leave.
-		if ok, why := mayTakeDown(p.view); !ok {
-			p.blocked = why
+		if p.blocked = p.mayNot(); p.blocked.code != CodeNone {
 			return
 		}
 		why = fmt.Sprintf("revision %s replaces pod %s of revision %s", p.view.Revision, old.Name, old.Revision)
 	}
-	switch {
-	case !surging:
-		p.delete(old, ReasonUpdate, why)
-	case p.room():
+	if p.Memory.Updating {
+		p.Memory.Since = p.now // the deadline is for this attempt
+	}
+	if surging {
 		p.create(why)
-	default:
-		p.blocked = because{code: CodeOthersHere}
+	} else {
+		p.delete(old, ReasonUpdate, why)
 	}
 }
 
 // room is whether a surge may start one more pod: never a third on the host, nor a second of the current revision, counting
 // those that are still terminating.
 func (p *planner) room() bool {
-	ofCurrent := func(pod Pod) bool { return pod.Revision == p.view.Revision }
-	return len(p.pods) < 2 && !slices.ContainsFunc(p.pods, ofCurrent)
+	return len(p.pods) < 2 && !slices.ContainsFunc(p.pods, p.current)
 }
 
 func (p *planner) create(message string) {
@@ -219,8 +237,14 @@ func (p *planner) available(pod Pod) bool {
 	return true
 }
 
+// availableAt adds a moment to minReadySeconds in an update: a container that fails as soon as it runs is to be seen to fail before
+// the next host takes its own down.
 func (p *planner) availableAt(pod Pod) time.Time {
-	return pod.ReadySince.Add(seconds(int64(p.view.DaemonSet.Spec.MinReadySeconds)))
+	after := seconds(int64(p.view.DaemonSet.Spec.MinReadySeconds))
+	if p.Memory.Updating {
+		after = max(after, settleFor)
+	}
+	return pod.ReadySince.Add(after)
 }
 
 // wake asks for another call of Plan at t, if not earlier; zero asks for none.

@@ -67,11 +67,11 @@ func drawPods(t *rapid.T) []Pod {
 func TestPlanProperties(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		ds, node, pods := drawDS(t), drawNode(t), drawPods(t)
-		v, self := View{DaemonSet: ds, Generation: 1, Revision: revB}, Self{Node: node}
+		v, self := viewOf(ds), Self{Node: node}
 		if rapid.IntRange(0, 5).Draw(t, "deleted") == 0 {
 			v.DaemonSet = nil
 		}
-		o := Observed{Pods: pods, Failures: Failures{Generation: 1, Count: rapid.IntRange(0, 3).Draw(t, "failures"), Last: t0.Add(-time.Second)}}
+		o := Observed{Pods: pods, Warm: warmed, Failures: Failures{Generation: 1, Count: rapid.IntRange(0, 3).Draw(t, "failures"), Last: t0.Add(-time.Second)}}
 		d := Plan(v, self, o, t0)
 
 		shuffled := o
@@ -133,11 +133,15 @@ type world struct {
 	made int
 }
 
+func (w *world) observed() Observed {
+	return Observed{Pods: w.pods, Warm: warmed, Failures: w.failures, Evictions: w.evictions, Memory: w.memory, Said: w.said}
+}
+
 // step plans, carries out, and lets one thing happen; it reports whether anything did.
 func (w *world) step(t *rapid.T) bool {
-	d := Plan(w.view, Self{Node: w.node}, Observed{Pods: w.pods, Failures: w.failures, Evictions: w.evictions}, w.now)
+	d := Plan(w.view, Self{Node: w.node}, w.observed(), w.now)
 	checkLater(t, d, w.now)
-	w.failures, w.evictions = d.Failures, d.Evictions
+	w.failures, w.evictions, w.memory, w.said = d.Failures, d.Evictions, d.Memory, d.Said
 	for _, a := range d.Actions {
 		if a.Kind == Create {
 			w.made++
@@ -195,14 +199,14 @@ func (w *world) checkPods(t *rapid.T) {
 func TestPlanConverges(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := world{now: t0, pods: drawPods(t)}
-		w.view, w.node = View{DaemonSet: drawDS(t), Generation: 1, Revision: revB}, drawNode(t)
+		w.view, w.node = viewOf(drawDS(t)), drawNode(t)
 		steps := 0
 		for ; w.step(t); steps++ {
 			if steps > 200 {
 				t.Fatalf("still busy after %d steps: %+v", steps, w.pods)
 			}
 		}
-		d := Plan(w.view, Self{Node: w.node}, Observed{Pods: w.pods, Failures: w.failures, Evictions: w.evictions}, w.now)
+		d := Plan(w.view, Self{Node: w.node}, w.observed(), w.now)
 		switch {
 		case d.Placement.ShouldRun:
 			held := onDelete(w.view.DaemonSet) || paused(w.view.DaemonSet)

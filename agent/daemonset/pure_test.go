@@ -27,7 +27,7 @@ var allowedImports = map[string][]string{
 	"slices":          nil,
 	"strconv":         nil,
 	"strings":         nil,
-	"time":            {"Time", "Duration", "Second", "Minute", "RFC3339", "Unix"},
+	"time":            {"Time", "Duration", "Millisecond", "Second", "Minute", "RFC3339", "Unix"},
 
 	"github.com/google/uuid": {"UUID", "NewSHA1", "NameSpaceDNS", "Parse"},
 

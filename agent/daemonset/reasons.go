@@ -11,6 +11,8 @@ const (
 	ReasonEviction  = "TaintManagerEviction"
 	// ReasonUpdate has no counterpart: Kubernetes does not tell an update's deletions from others.
 	ReasonUpdate = "RollingUpdate"
+	// ReasonPrepare is for what is done ahead of an update; nobody sees it but in the log.
+	ReasonPrepare = "Preparing"
 )
 
 // EventType is the type of the event that reports the action: Warning when something is wrong, else Normal.

@@ -14,14 +14,14 @@ import (
 // neither ready nor available, so that nobody builds on it.
 func (p *planner) status() Status {
 	s := Status{
-		Node: p.self.Node.Name, View: p.view.Digest, Generation: p.view.Generation,
-		Placed: p.Placement.ShouldRun, HasPod: len(p.pods) > 0,
+		Node: p.self.Node.Name, View: p.ruling.Acknowledge, Tag: p.view.Common.Version().Tag, Generation: p.view.Generation,
+		Placed: p.Placement.ShouldRun, HasPod: len(p.pods) > 0, Aside: p.own.Aside, Stuck: p.own.Stuck,
 	}
 	pod, ok := p.spokesman()
 	if ok {
 		p.describe(&s, pod)
 	}
-	s.Updating = p.view.DaemonSet != nil && p.view.Revision != "" && p.updating() // placed or not: others wait for it either way
+	s.Updating = p.Memory.Updating || p.view.DaemonSet != nil && p.view.Revision != "" && p.updating() // placed or not: others wait for it
 	why := p.explain(s, pod)
 	s.Code, s.Detail = why.code, brief(why.detail, maxDetail)
 	s.Reason = words{because: why, status: s, pod: pod.Name}.text()
@@ -30,7 +30,7 @@ func (p *planner) status() Status {
 
 // describe fills in what the status says of the pod.
 func (p *planner) describe(s *Status, pod Pod) {
-	s.Revision, s.Updated = pod.Revision, pod.Revision == p.view.Revision
+	s.Revision, s.Updated = pod.Revision, p.current(pod)
 	s.PodUID, s.PodIPs, s.Phase = types.UID(pod.UID), addresses(pod.IPs), pod.Phase
 	s.Restarts, s.LastRestart, s.ReadyContainers = pod.Restarts, pod.LastRestart, pod.ReadyContainers
 	s.Created, s.Terminating = pod.Created, p.leaving(pod)
@@ -87,7 +87,7 @@ func (p *planner) spokesman() (Pod, bool) {
 func (p *planner) updating() bool {
 	var oldLeaves, oldStays, newStays bool
 	for _, pod := range p.pods {
-		switch old := pod.Revision != p.view.Revision; {
+		switch old := !p.current(pod); {
 		case old && p.leaving(pod):
 			oldLeaves = true
 		case old:
@@ -116,6 +116,8 @@ func (p *planner) explain(s Status, pod Pod) because {
 		return notReadyBecause(pod.Reason)
 	case !s.Available:
 		return because{code: CodeMinReady, detail: clock(p.availableAt(pod)), more: strconv.Itoa(int(p.view.DaemonSet.Spec.MinReadySeconds))}
+	case !s.Updated && p.own.Aside:
+		return p.trouble()
 	case !s.Updated && p.blocked.code == CodeNone:
 		return because{code: CodeReplacing}
 	case !s.Updated:

@@ -82,7 +82,7 @@ func TestStatus(t *testing.T) {
 			got := planOn(c.node, c.ds, c.pods...).Status
 			// What is only passed on, and the reason's short form, are other tests' business.
 			c.want.PodUID, c.want.Phase, c.want.Created, c.want.Restarts = got.PodUID, got.Phase, got.Created, got.Restarts
-			c.want.Code, c.want.Detail = got.Code, got.Detail
+			c.want.Code, c.want.Detail, c.want.View = got.Code, got.Detail, got.View
 			if got != c.want {
 				t.Errorf("got  %+v\nwant %+v", got, c.want)
 			}
@@ -98,10 +98,11 @@ func TestStatusPassesOn(t *testing.T) {
 		p.IPs = []netip.Addr{v4, netip.MustParseAddr("10.88.0.8"), netip.MustParseAddr("fd00::7%eth0")}
 		p.Restarts, p.LastRestart, p.ReadyContainers = 3, t0.Add(-time.Minute), 0b101
 	})
-	v := View{DaemonSet: makeDS(), Generation: 7, Revision: revB, Digest: [16]byte{1, 15: 16}}
+	v := viewOf(makeDS())
+	v.Generation, v.Common.Hash = 7, [32]byte{1, 2, 3, 4, 5}
 	got := Plan(v, Self{Node: makeNode(nil)}, Observed{Pods: []Pod{makePod(1, revB, terminating), pod}}, t0).Status
 	want := Status{
-		Node: "host-01", View: v.Digest, Generation: 7, Placed: true, HasPod: true, Ready: true, Available: true, Updated: true,
+		Node: "host-01", View: v.Digest, Tag: [4]byte{1, 2, 3, 4}, Generation: 7, Placed: true, HasPod: true, Ready: true, Available: true, Updated: true,
 		Phase: corev1.PodPending, Revision: revB, PodUID: "8d4841e6-3698-5264-9fab-82ce533b0bcd", PodIPs: [2]netip.Addr{v4, v6},
 		Restarts: 3, LastRestart: t0.Add(-time.Minute), ReadyContainers: 0b101, Created: pod.Created, Since: pod.ReadySince,
 	}

@@ -1,6 +1,9 @@
 package daemonset
 
-import "slices"
+import (
+	"slices"
+	"time"
+)
 
 // Whether a host may take its available pod of an older revision down is decided here, by every host alone, from what the others
 // said (ROLLOUT.md, The rule). Nothing in this file knows Kubernetes: the simulator of the tests runs it as it is.
@@ -48,6 +51,8 @@ type Own struct {
 type Memory struct {
 	// Updating: the host has taken its available pod down, or started a second one beside it, and is not back to one that is available.
 	Updating bool
+	// Since is when that began, or the next attempt of it; the rule does not read it.
+	Since time.Time
 	// Away is the view under which it last said that it shall not start.
 	Away Digest
 }

@@ -9,8 +9,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 )
 
-// View is what this host knows of one DaemonSet: the same on every host that has heard everything.
-// The roster and the exclusions of ROLLOUT.md join it with the cluster.
+// View is what this host knows of one DaemonSet.
 type View struct {
 	// DaemonSet is the desired object, defaulted and validated; nil when it was deleted (then every pod goes).
 	DaemonSet *appsv1.DaemonSet
@@ -19,8 +18,23 @@ type View struct {
 	// Revision is the hash of the current revision (RevisionHash of the last of the DaemonSet's history, see NextHistory);
 	// "" when there is none, and then nothing is started or replaced.
 	Revision string
-	// Digest names this view; a status that was said under it carries it (ROLLOUT.md). The caller computes it, nothing here reads it.
-	Digest [16]byte
+	// Config stands for the contents of the ConfigMaps and Secrets that make the revision together with the template (see
+	// RestartsOnConfig); "" when none do.
+	Config string
+	// Common is what the rule of a rolling update reads (ROLLOUT.md, View): the same on every host that has heard everything. Digest is
+	// Common's; the caller keeps it, for it takes long in a large fleet.
+	Common Common
+	Digest Digest
+	// Others are the other hosts, by name.
+	Others map[string]Word
+}
+
+// Word is what another host has said of the DaemonSet, and how that host is.
+type Word struct {
+	Status Status
+	Told   bool // there is one
+	// Failed: the host is not heard. Quiet: there was no word of it for longer than there should be.
+	Failed, Quiet bool
 }
 
 // Self is this host.
@@ -33,6 +47,9 @@ type Observed struct {
 	Pods []Pod
 	// Failures is the back-off of failed pods of the current generation, see Decision.
 	Failures Failures
+	// Memory and Said are as Decision returned them; Said is lost when the agent ends.
+	Memory Memory
+	Said   Said
 	// Warm are the pods that were made ahead of their turn, and the revisions whose images were pulled.
 	Warm []Warm
 	// Evictions says since when each NoExecute taint that is tolerated for a limited time has stood, keyed by taint
@@ -45,7 +62,9 @@ type Pod struct {
 	UID  string
 	Name string
 	// Revision is the pod's label controller-revision-hash.
-	Revision   string
+	Revision string
+	// Config is View.Config when the pod was made.
+	Config     string
 	Phase      corev1.PodPhase
 	Ready      bool
 	ReadySince time.Time
@@ -75,6 +94,7 @@ type Pod struct {
 type Warm struct {
 	UID        string // "" with ImagesOnly
 	Revision   string
+	Config     string // as of a Pod
 	ImagesOnly bool
 	Prepared   bool
 	// Trouble is why it cannot be made, "ErrImagePull: ..."; "" while nothing is wrong.
@@ -124,9 +144,18 @@ type Decision struct {
 	Actions   []Action
 	// Status is this host's own word on the DaemonSet.
 	Status Status
-	// Failures and Evictions (nil when there are none) are to be kept and given back as Observed.
+	// Failures, Evictions (nil when there are none) and Memory are to be kept, on disk before the actions are carried out and the status
+	// is told, and given back as Observed; so is Said, in memory.
 	Failures  Failures
 	Evictions map[string]Eviction
+	Memory    Memory
+	Said      Said
+	// Raise: this host's entry in the roster is to be raised; nothing is started before.
+	Raise bool
+	// Exclude are hosts that the version goes on without, and up to which entry; any door may write that.
+	Exclude map[string]uint64
+	// Rollback: the update has failed, and a door is to write the previous revision.
+	Rollback bool
 	// WakeUp is when to plan again although nothing changed; zero: never.
 	WakeUp time.Time
 }
@@ -143,16 +172,19 @@ type Placement struct {
 // Status is a node's word on one DaemonSet (ROLLOUT.md, Status); the fleet's status is the sum over nodes (see Sum). What Encode
 // and DecodeStatus leave out is marked so. Everything of the pod is of the oldest one that is not on its way out, else of the oldest.
 type Status struct {
-	Node       string // not encoded: what carries a status names the node and is signed by it
-	View       [16]byte
-	Generation int64
+	Node       string  // not encoded: what carries a status names the node and is signed by it
+	View       Digest  // that it acknowledges
+	Tag        [4]byte // of the version it has acted on, see Version
+	Generation int64   // of that version
 	Placed     bool
+	Aside      bool // it cannot make the next pod, and does not start under this view
+	Stuck      bool // it has taken a pod down, and none was available again within the progress deadline
 
 	HasPod    bool
 	Ready     bool // never while the pod is told to stop
 	Available bool
 	Updated   bool // Revision was the current one in the view that this was said of
-	Updating  bool // a pod of an older revision is on its way out, or a newer one runs beside it
+	Updating  bool // its pod was taken down for an update, or has a newer one beside it, and the host is not back to one available pod
 	// Terminating: the pod is on its way out, since Since.
 	Terminating bool
 	Phase       corev1.PodPhase

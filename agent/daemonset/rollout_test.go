@@ -1,0 +1,269 @@
+package daemonset
+
+import (
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
+)
+
+// updater is host-01 of a fleet, with an available pod of the older revision and the next one prepared.
+type updater struct {
+	t    *testing.T
+	view View
+	o    Observed
+	now  time.Time
+}
+
+// newUpdater is in a fleet with others, which all have told what there is to know: their pods are of the older revision, and available.
+func newUpdater(t *testing.T, ds *appsv1.DaemonSet, others ...string) *updater {
+	u := &updater{t: t, view: viewOf(ds), now: t0, o: Observed{Pods: []Pod{makePod(1, revA, ready)}, Warm: warmed}}
+	u.view.Others = map[string]Word{}
+	for _, node := range others {
+		u.view.Common.Roster[node] = Entry{Number: 1}
+	}
+	u.view.Digest = u.view.Common.Digest()
+	for _, node := range others {
+		u.view.Others[node] = Word{Told: true, Status: Status{
+			Node: node, View: u.view.Digest, Generation: 1, Placed: true, HasPod: true, Ready: true, Available: true, Revision: revA,
+		}}
+	}
+	return u
+}
+
+// hear changes what another host says.
+func (u *updater) hear(node string, change func(*Word)) {
+	w := u.view.Others[node]
+	change(&w)
+	u.view.Others[node] = w
+}
+
+func done(w *Word) { w.Status.Revision, w.Status.Updated = revB, true }
+func unavailable(w *Word) {
+	w.Status.Ready, w.Status.Available, w.Status.Code = false, false, CodeCrashLoopBackOff
+}
+func lost(w *Word)                      { w.Failed = true }
+func tells(c func(*Status)) func(*Word) { return func(w *Word) { c(&w.Status) } }
+
+// plan decides and keeps what is to be kept.
+func (u *updater) plan() Decision {
+	d := Plan(u.view, Self{Node: makeNode(nil)}, u.o, u.now)
+	u.o.Memory, u.o.Said = d.Memory, d.Said
+	return d
+}
+
+func (u *updater) expect(why string, want ...string) Decision {
+	u.t.Helper()
+	d := u.plan()
+	if got := said(d); !slices.Equal(got, want) {
+		u.t.Errorf("got %q, want %q; %s", got, want, d.Status.Reason)
+	}
+	if !strings.Contains(d.Status.Reason, why) {
+		u.t.Errorf("reason %q, want %q", d.Status.Reason, why)
+	}
+	return d
+}
+
+const takeDown = "delete uid-1 RollingUpdate"
+
+func TestTheFirstByNameStarts(t *testing.T) {
+	u := newUpdater(t, makeDS(), "host-02", "host-03")
+	d := u.expect("", takeDown)
+	if !d.Memory.Updating || !d.Status.Updating || d.Memory.Since != t0 || d.Status.View != u.view.Digest {
+		t.Errorf("it does not say that it updates: %+v %+v", d.Memory, d.Status)
+	}
+}
+
+func TestAHostUpdatesUntilANewPodIsAvailable(t *testing.T) {
+	u := newUpdater(t, makeDS(), "host-02")
+	u.expect("", takeDown)
+	u.o.Pods[0].Terminating = true
+	u.expect("terminating")
+	u.o.Pods[0].Ended = true
+	u.expect("", "create bbbb SuccessfulCreate")
+	u.o.Pods = []Pod{makePod(2, revB)}
+	if d := u.expect("not ready"); !d.Status.Updating {
+		t.Error("it says that it does not update any more while its pod is not ready")
+	}
+	u.o.Pods[0].Ready, u.o.Pods[0].ReadySince = true, t0
+	if d := u.expect("counts as available"); !d.Status.Updating || !d.WakeUp.Equal(t0.Add(settleFor)) {
+		t.Errorf("a pod that has been ready for no time is available: %+v", d.Status)
+	}
+	u.now = t0.Add(settleFor)
+	if d := u.expect(""); d.Status.Updating || !d.Status.Available || !d.Memory.Since.IsZero() {
+		t.Errorf("it updates for ever: %+v", d.Status)
+	}
+}
+
+// What a person reads when a host does not start, here and, in 120 bytes, elsewhere.
+func TestWhyNot(t *testing.T) {
+	const old = "pod web-1 runs the older revision aaaa: "
+	first := func(w *Word) { w.Status.Node = "host-00" }
+	for _, c := range []struct {
+		code   Code
+		ds     *appsv1.DaemonSet
+		change func(u *updater)
+		here   string
+	}{
+		{CodeUnheard, nil, func(u *updater) { u.view.Others["host-00"] = Word{} }, "waiting for host-00, which has not said anything of the DaemonSet"},
+		{CodeFailed, nil, func(u *updater) { u.hear("host-00", lost) }, "waiting for host-00, which is not heard any more; if it does not come back: kubectl delete node"},
+		{CodeQuiet, nil, func(u *updater) { u.hear("host-00", func(w *Word) { w.Quiet = true }) }, "waiting for host-00, which has not been heard for a moment"},
+		{CodeUnacknowledged, nil, func(u *updater) {
+			u.plan()
+			u.view.Common.Configs = []byte("new")
+			u.view.Digest = u.view.Common.Digest()
+		}, "waiting for host-00 +1, which has not told what this host knows"},
+		{CodeUpdating, nil, func(u *updater) { u.hear("host-00", tells(func(s *Status) { s.Updating = true })) }, "waiting for host-00, which is being updated"},
+		{CodeUnavailable, nil, func(u *updater) { u.hear("host-00", unavailable) }, "waiting for host-00, which has no available pod (pod  is not ready: CrashLoopBackOff)"},
+		{CodeBefore, nil, func(*updater) {}, "waiting for host-00, whose turn is before"},
+		{CodeReturned, nil, func(u *updater) { u.view.Common.Exclusions = map[string]uint64{"host-00": 1} }, "waiting for host-00, which the update was to go on without and which is heard again"},
+		{CodeStranger, makeDS(func(ds *appsv1.DaemonSet) { ds.Spec.UpdateStrategy = rolling(intstr.FromInt32(2), intstr.FromInt32(0)) }), func(u *updater) {
+			u.hear("host-02", tells(func(s *Status) { s.View, s.Placed = Digest{9}, false }))
+			u.hear("host-00", done)
+			u.view.Common.Exclusions = map[string]uint64{"host-02": 0}
+		}, "waiting for host-02, which"},
+		{CodeHalted, makeDS(func(ds *appsv1.DaemonSet) { ds.Spec.UpdateStrategy = rolling(intstr.FromInt32(3), intstr.FromInt32(0)) }), func(u *updater) {
+			u.hear("host-02", unavailable)
+			u.hear("host-02", tells(func(s *Status) { s.Stuck, s.Updating = true, true }))
+		}, "waiting for host-02, which is stuck in its turn: the update is halted (pod  is not ready: CrashLoopBackOff)"},
+		{CodeRaising, nil, func(u *updater) { u.view.Common.Exclusions = map[string]uint64{"host-01": 1} }, "all hosts agree about this one anew first"},
+		{CodePreparing, nil, func(u *updater) { u.o.Warm = []Warm{{UID: "warm", Revision: revB}} }, "the next pod is being prepared"},
+		{CodeAside, nil, func(u *updater) { u.o.Warm = []Warm{{UID: "warm", Revision: revB, Trouble: "ErrImagePull: not found"}} }, "the next pod cannot be made: ErrImagePull: not found"},
+	} {
+		t.Run(c.code.String(), func(t *testing.T) {
+			if c.ds == nil {
+				c.ds = makeDS()
+			}
+			u := newUpdater(t, c.ds, "host-00", "host-02")
+			u.hear("host-00", first)
+			u.o.Pods[0].UID = podUID
+			c.change(u)
+			d := u.expect(old + c.here)
+			if d.Status.Code != c.code && c.code != CodeStranger {
+				t.Errorf("code %v", d.Status.Code)
+			}
+			if heard(t, d.Status).Code != d.Status.Code {
+				t.Error("others hear something else")
+			}
+		})
+	}
+}
+
+func TestNothingIsStoppedBeforeTheNextPodIsPrepared(t *testing.T) {
+	u := newUpdater(t, makeDS(), "host-02")
+	u.o.Warm = nil
+	u.expect("being prepared", "prepare bbbb Preparing")
+	u.o.Warm = []Warm{{UID: "warm", Revision: revB}}
+	u.expect("being prepared")
+	u.o.Warm[0].Prepared = true
+	u.expect("", takeDown)
+}
+
+func TestFarFromItsTurnAHostPullsImagesOnly(t *testing.T) {
+	u := newUpdater(t, makeDS(), "host-00", "host-00a")
+	u.o.Warm = nil
+	u.expect("", "prefetch bbbb Preparing")
+	u.o.Warm = []Warm{{Revision: revB, ImagesOnly: true, Prepared: true}}
+	u.expect("")
+	u.hear("host-00", done)
+	u.expect("", "prepare bbbb Preparing")
+}
+
+func TestWhatWasPreparedOfAnotherRevisionIsDropped(t *testing.T) {
+	u := newUpdater(t, makeDS(), "host-02")
+	u.o.Warm = []Warm{{UID: "warm", Revision: "cccc", Prepared: true}}
+	u.expect("", "discard warm Preparing", "prepare bbbb Preparing")
+	u.o.Pods = []Pod{makePod(1, revB, ready)}
+	u.expect("", "discard warm Preparing")
+}
+
+// A host that cannot make the next pod says so and holds nobody up; when it can after all, all agree about it anew before it starts.
+func TestAHostThatStandsAside(t *testing.T) {
+	u := newUpdater(t, makeDS(), "host-02")
+	u.o.Warm = []Warm{{UID: "warm", Revision: revB, Trouble: "DiskFull: 3 MB left"}}
+	if d := u.expect("cannot be made: DiskFull: 3 MB left"); !d.Status.Aside || d.Status.View != u.view.Digest || d.Memory.Away != u.view.Digest {
+		t.Errorf("it does not stand aside: %+v", d.Status)
+	}
+	u.o.Warm = []Warm{{UID: "warm", Revision: revB, Prepared: true}}
+	if d := u.expect("agree about this one anew"); !d.Raise {
+		t.Error("its entry is not raised")
+	}
+	u.view.Common.Roster["host-01"] = Entry{Number: 2}
+	u.view.Digest = u.view.Common.Digest()
+	u.hear("host-02", tells(func(s *Status) { s.View = u.view.Digest }))
+	u.expect("", takeDown)
+}
+
+func TestAStuckHost(t *testing.T) {
+	ds := makeDS(func(ds *appsv1.DaemonSet) { ds.Annotations = map[string]string{AnnotationDeadline: "20"} })
+	u := newUpdater(t, ds, "host-02")
+	u.plan()
+	u.o.Pods = []Pod{makePod(2, revB)}
+	if d := u.plan(); !d.WakeUp.Equal(t0.Add(20*time.Second)) || d.Status.Stuck {
+		t.Errorf("the deadline is at %v", d.WakeUp)
+	}
+	u.now = t0.Add(20 * time.Second)
+	if d := u.plan(); !d.Status.Stuck || d.Rollback {
+		t.Errorf("it is not stuck, or rolls back without being asked to: %+v", d.Status)
+	}
+	ds.Annotations[AnnotationOnFailure] = "Rollback"
+	if d := u.plan(); !d.Rollback {
+		t.Error("it does not roll back")
+	}
+	// The next version is another attempt.
+	u.view.Revision = "cccc"
+	d := u.expect("", "delete uid-2 RollingUpdate")
+	if d.Memory.Since != u.now {
+		t.Errorf("its deadline counts from %v", d.Memory.Since)
+	}
+}
+
+func TestAnotherDoorRollsBackLater(t *testing.T) {
+	ds := makeDS(func(ds *appsv1.DaemonSet) { ds.Annotations = map[string]string{AnnotationOnFailure: "rollback"} })
+	u := newUpdater(t, ds, "host-00")
+	u.hear("host-00", tells(func(s *Status) { s.Stuck, s.Updating, s.Available, s.Since = true, true, false, t0 }))
+	if d := u.plan(); d.Rollback || !d.WakeUp.Equal(t0.Add(rollbackPause)) {
+		t.Errorf("at once, or never: %v", d.WakeUp)
+	}
+	u.now = t0.Add(rollbackPause)
+	if d := u.plan(); !d.Rollback {
+		t.Error("it does not roll back")
+	}
+}
+
+func TestAnUpdateGoesOnWithoutALostHost(t *testing.T) {
+	u := newUpdater(t, makeDS(), "host-00", "host-02")
+	u.hear("host-00", func(w *Word) { w.Failed, w.Status.Generation, w.Status.View = true, 0, Digest{} })
+	if d := u.expect("waiting for host-00"); len(d.Exclude) != 1 || d.Exclude["host-00"] != 1 {
+		t.Errorf("excluded are %v", d.Exclude)
+	}
+	u.view.DaemonSet.Annotations = map[string]string{AnnotationUnreachable: "Count"}
+	if d := u.plan(); len(d.Exclude) > 0 {
+		t.Errorf("excluded are %v", d.Exclude)
+	}
+	u.view.DaemonSet.Annotations = nil
+	u.hear("host-00", func(w *Word) { w.Status.Generation = 1 }) // it may have died of it
+	if d := u.plan(); len(d.Exclude) > 0 {
+		t.Errorf("excluded are %v", d.Exclude)
+	}
+}
+
+// While nothing is to be updated, a host that joins does not make all the others speak.
+func TestTheRosterIsAcknowledgedWhileSomethingIsToBeUpdated(t *testing.T) {
+	u := newUpdater(t, makeDS(), "host-02")
+	u.o.Pods = []Pod{makePod(1, revB, ready)}
+	u.hear("host-02", done)
+	before := u.plan().Status.View
+	u.view.Common.Roster["host-03"] = Entry{Number: 1}
+	u.view.Digest = u.view.Common.Digest()
+	if now := u.plan().Status.View; now != before || now == (Digest{}) {
+		t.Errorf("%x is told after %x", now, before)
+	}
+	u.hear("host-02", tells(func(s *Status) { s.Revision, s.Updated = revA, false }))
+	if now := u.plan().Status.View; now != u.view.Digest {
+		t.Errorf("%x is told while there is something to do", now)
+	}
+}
