@@ -25,8 +25,15 @@ type daemonSet struct {
 	revisions []*appsv1.ControllerRevision
 	known     bool
 	memory    memory
+	said      daemonset.Said
 	dirty     bool // to be planned
 	wakeUp    time.Time
+
+	exclusions map[string]exclusion // by host, of any version
+	viewStale  bool                 // what follows is to be made anew
+	common     daemonset.Common
+	digest     daemonset.Digest
+	config     string // stands for the contents of the ConfigMaps and Secrets that the template names
 
 	own        daemonset.Status                // this host's word, as it was last decided
 	others     map[string]daemonset.Status     // the other hosts' words
@@ -39,6 +46,7 @@ type daemonSet struct {
 type memory struct {
 	Failures  daemonset.Failures
 	Evictions map[string]daemonset.Eviction
+	Rollout   daemonset.Memory
 }
 
 // body is what the replicated store keeps of one object, opaque to package cluster.
@@ -125,7 +133,8 @@ func (l *loop) shown(objects []cluster.Object) {
 
 // overwritten tells of a write that was lost: two hosts took one of the same object, without knowledge of each other.
 func (l *loop) overwritten(o cluster.Overwrite) {
-	if _, own := hostOf(o.Loser.Key); own {
+	_, own := hostOf(o.Loser.Key)
+	if _, _, excluded := refOfExclusion(o.Loser.Key); own || excluded {
 		return
 	}
 	ref, err := refOfKey(o.Loser.Key)
@@ -154,6 +163,10 @@ func (l *loop) show(o cluster.Object) error {
 	if name, ok := hostOf(o.Key); ok {
 		return l.showHost(name, o)
 	}
+	if name, node, ok := refOfExclusion(o.Key); ok {
+		l.showExclusion(name, node, o)
+		return nil
+	}
 	ref, err := refOfKey(o.Key)
 	if err != nil {
 		return err
@@ -181,9 +194,19 @@ func (l *loop) show(o cluster.Object) error {
 		l.cache.Set(resources[ref.Kind], object)
 	default:
 		l.cache.Set(resources[ref.Kind], object.(api.Object))
-		l.pods.objectsChanged(ref.Namespace)
+		l.configChanged(ref.Namespace)
 	}
 	return nil
+}
+
+// configChanged tells those who may use a ConfigMap or Secret.
+func (l *loop) configChanged(namespace string) {
+	l.pods.objectsChanged(namespace)
+	for name, d := range l.daemonSets {
+		if name.Namespace == namespace {
+			d.viewStale, d.dirty = true, true
+		}
+	}
 }
 
 func (l *loop) showDaemonSet(object *appsv1.DaemonSet, revisions []*appsv1.ControllerRevision) {
@@ -199,7 +222,7 @@ func (l *loop) showDaemonSet(object *appsv1.DaemonSet, revisions []*appsv1.Contr
 	if d.object != nil {
 		object.Status = d.object.Status
 	}
-	d.object, d.revisions, d.known, d.dirty = object, revisions, true, true
+	d.object, d.revisions, d.known, d.dirty, d.viewStale = object, revisions, true, true, true
 	l.pods.own(object)
 	l.publishDaemonSet(d)
 	l.showPodsOf(types.NamespacedName{Namespace: object.Namespace, Name: object.Name}, d)
@@ -230,7 +253,7 @@ func (l *loop) forget(ref manifest.Ref) {
 		n.section = corev1.Node{}
 		l.publishNode(n)
 	case manifest.KindConfigMap, manifest.KindSecret:
-		l.pods.objectsChanged(ref.Namespace)
+		l.configChanged(ref.Namespace)
 	}
 }
 

@@ -149,6 +149,50 @@ func (f *fleet) members() cluster.Snapshot {
 	return f.membership.Snapshot()
 }
 
+// standings are where all hosts stand, and what that is known by. A host that has not joined is a fleet of one.
+func (f *fleet) standings() (sum [32]byte, list []cluster.Standing) {
+	if f.membership == nil {
+		return sum, []cluster.Standing{{Node: f.cfg.Node.Name, Entry: 1}}
+	}
+	return f.roster.Digest(), f.roster.All()
+}
+
+// quiet are the hosts of which there was no word for longer than there should be, in a fleet of so many.
+func (f *fleet) quiet(hosts int) map[string]bool {
+	if f.membership == nil {
+		return nil
+	}
+	return f.membership.Quiet(max(quietAfter, 2*roundOfHost*time.Duration(hosts)))
+}
+
+// ask asks a host for a sign of life; then is called when it has given one.
+func (f *fleet) ask(node string, then func()) {
+	if f.membership != nil {
+		f.membership.Ask(node, then)
+	}
+}
+
+// raise makes this host's entry in the roster higher than all that was said of it.
+func (f *fleet) raise() error {
+	if f.membership == nil {
+		return errors.New("this host is not in a fleet")
+	}
+	return f.membership.Raise()
+}
+
+// isSynced says whether this host has what another one has, as far as there is one.
+func (f *fleet) isSynced() bool {
+	if f.replication == nil || f.alone() {
+		return true
+	}
+	select {
+	case <-f.replication.Synced():
+		return true
+	default:
+		return false
+	}
+}
+
 // tell spreads what the store took.
 func (f *fleet) tell(objects []cluster.Object) {
 	if f.replication != nil {

@@ -161,6 +161,9 @@ func (l *loop) tellHost() {
 
 // fleetChanged takes in who is in the fleet and who is heard.
 func (l *loop) fleetChanged() {
+	if l.readRoster() {
+		l.viewsChanged()
+	}
 	before := l.members
 	snapshot := l.fleet.members()
 	l.members = make(map[string]cluster.Member, len(snapshot.Members))
@@ -208,6 +211,7 @@ func (l *loop) memberChanged(n *node, was, is cluster.Member) {
 	l.publishNode(n)
 	l.showPodsOn(n.name)
 	l.sumAll()
+	l.planAll()
 }
 
 // adoptWithin spreads the doors that write anew what a deleted door wrote, adoptEvery is how often they look whether there is something
@@ -222,6 +226,9 @@ const (
 func (l *loop) adoptOrphans() {
 	l.toAdopt = l.now().Add(adoptEvery + rand.N(adoptWithin))
 	for _, key := range l.store.Orphans() {
+		if _, _, excluded := refOfExclusion(key); excluded {
+			continue // its version is its content: who waits for the host excludes it anew
+		}
 		if owner, own := hostOf(key); l.out != "" || own && owner != l.node.name || !own && !l.fleet.door() {
 			continue
 		}

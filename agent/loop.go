@@ -16,6 +16,7 @@ import (
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/picketd/picket/agent/api"
+	"github.com/picketd/picket/agent/daemonset"
 	"github.com/picketd/picket/agent/pod"
 	"github.com/picketd/picket/cluster"
 	"github.com/picketd/picket/runtime"
@@ -71,6 +72,10 @@ type loop struct {
 	adoptAt    time.Time                               // not tried before
 	strays     map[types.UID][]runtime.ContainerStatus // what ran then without a record, until its DaemonSet claims it
 
+	roster    map[string]daemonset.Entry // shared with the planner: never changed, but replaced
+	rosterSum [32]byte
+	raisedAt  time.Time // this host's entry, last, by a rolling update
+
 	leaving      bool      // picket leave
 	out          string    // why this host is not in the fleet, "" when it is
 	toTell       time.Time // when to compare what is stored of this host with what it is; zero is never
@@ -118,6 +123,7 @@ func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers, f *fleet
 	for _, err := range append(l.store.Damaged(), l.pods.load(l.now())...) {
 		l.trouble("StateDamaged", err)
 	}
+	l.readRoster()
 	l.load()
 	l.tellHost()
 	l.turned.Store(l.now().Unix())

@@ -253,11 +253,12 @@ func (s *podSet) of(name types.NamespacedName) []*hostPod {
 }
 
 // observed tells the planner what runs here for one DaemonSet.
-func (s *podSet) observed(name types.NamespacedName) []daemonset.Pod {
+func (s *podSet) observed(name types.NamespacedName) daemonset.Observed {
 	var list []daemonset.Pod
 	for _, h := range s.of(name) {
 		o := daemonset.Pod{
 			UID: string(h.Pod.UID), Name: h.Pod.Name, Revision: h.Pod.Labels[appsv1.ControllerRevisionHashLabelKey],
+			Config: h.Pod.Annotations[daemonset.AnnotationConfig],
 			Phase: h.Pod.Status.Phase, Created: h.Pod.CreationTimestamp.Time, Terminating: h.Stop != nil,
 		}
 		for _, c := range h.Pod.Status.Conditions {
@@ -292,7 +293,7 @@ func (s *podSet) observed(name types.NamespacedName) []daemonset.Pod {
 		}
 		list = append(list, o)
 	}
-	return list
+	return daemonset.Observed{Pods: list}
 }
 
 // waitingReason is why a pod is not ready, as kubectl shows it; "" when no container says.

@@ -2,8 +2,6 @@ package agent
 
 import (
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
 	"fmt"
 	"reflect"
 	"runtime/debug"
@@ -11,6 +9,7 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/picketd/picket/agent/daemonset"
@@ -78,7 +77,6 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 	if !d.known {
 		return // nor whose it is
 	}
-	view := daemonset.View{DaemonSet: d.object}
 	if d.object != nil {
 		if err := l.claim(name, d, now); err != nil {
 			l.log.Error("nothing is decided", "daemonset", name, "error", err)
@@ -86,14 +84,24 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 			d.wakeUpBy(now.Add(tick))
 			return
 		}
-		view.Generation, view.Digest = d.object.Generation, l.digestOf(d.object)
-		view.Revision = currentRevision(d.revisions)
 	}
-	observed := daemonset.Observed{Pods: l.pods.observed(name), Failures: d.memory.Failures, Evictions: d.memory.Evictions}
+	observed := l.pods.observed(name)
+	observed.Failures, observed.Evictions, observed.Memory, observed.Said = d.memory.Failures, d.memory.Evictions, d.memory.Rollout, d.said
+	view := l.view(name, d)
+	observed.Warm = []daemonset.Warm{{Revision: view.Revision, Config: view.Config, Prepared: true}}
 	decision := daemonset.Plan(view, daemonset.Self{Node: l.node.current}, observed, now)
+	l.carryOut(ctx, name, d, decision, now)
+}
 
-	l.remember(name, d, memory{Failures: decision.Failures, Evictions: decision.Evictions})
+// carryOut does what was decided, in that order: remember, act, tell.
+func (l *loop) carryOut(ctx context.Context, name types.NamespacedName, d *daemonSet, decision daemonset.Decision, now time.Time) {
 	d.wakeUp = decision.WakeUp
+	if err := l.remember(name, d, memory{Failures: decision.Failures, Evictions: decision.Evictions, Rollout: decision.Memory}); err != nil {
+		l.trouble("NotRemembered", fmt.Errorf("nothing is done for DaemonSet %s: %w", name, err))
+		d.wakeUpBy(now.Add(tick))
+		return
+	}
+	d.said = decision.Said
 	for _, action := range decision.Actions {
 		l.act(ctx, name, d, action, now) // one that fails brings the time forward
 	}
@@ -104,6 +112,14 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 	}
 	d.own, d.unsummed = decision.Status, true
 	l.fleet.say(name.String(), decision.Status.Encode())
+	l.ask(ctx, d, decision.Blockers)
+	if decision.Raise {
+		l.raise(d, now)
+	}
+	l.exclude(name, d, decision.Exclude)
+	if decision.Rollback {
+		l.rollBack(name, d)
+	}
 }
 
 // forgetWhenGone drops a deleted DaemonSet once its last pod has gone, here and elsewhere.
@@ -115,7 +131,9 @@ func (l *loop) forgetWhenGone(name types.NamespacedName, d *daemonSet) {
 	l.fleet.say(name.String(), nil)
 	if len(d.others) == 0 {
 		delete(l.daemonSets, name)
-		l.remember(name, d, memory{})
+		if err := l.remember(name, d, memory{}); err != nil {
+			l.log.Warn("a deleted DaemonSet is not forgotten", "daemonset", name, "error", err)
+		}
 	}
 }
 
@@ -131,26 +149,20 @@ func (l *loop) stopAll(name types.NamespacedName, d *daemonSet, now time.Time) {
 	l.fleet.say(name.String(), nil)
 }
 
-// digestOf stands for the view of a DaemonSet, as far as it is its version.
-func (l *loop) digestOf(ds *appsv1.DaemonSet) (digest [16]byte) {
-	o, _ := l.store.Get(storeKey(manifest.RefOf(ds)))
-	sum := sha256.Sum256(append(binary.BigEndian.AppendUint64(nil, o.Version.Generation), o.Version.Hash[:]...))
-	return [16]byte(sum[:])
-}
-
 // remember makes the planner's memory durable when it changed.
-func (l *loop) remember(name types.NamespacedName, d *daemonSet, m memory) {
+func (l *loop) remember(name types.NamespacedName, d *daemonSet, m memory) error {
 	if reflect.DeepEqual(m, d.memory) {
-		return
+		return nil
 	}
-	d.memory = m
 	kept := &m
 	if reflect.DeepEqual(m, memory{}) {
 		kept = nil
 	}
 	if err := l.state.remember(name.String(), kept); err != nil {
-		l.log.Warn("cannot keep the planner's memory", "daemonset", name, "error", err)
+		return fmt.Errorf("cannot keep the planner's memory: %w", err)
 	}
+	d.memory = m
+	return nil
 }
 
 // act carries out one action. Its reason goes to the log and to the events of the DaemonSet (or of the node, when it is gone).
@@ -201,6 +213,7 @@ func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) (
 		// A state file that was lost while the clock was behind begins with numbers that were given out before.
 		if _, stray := l.strays[p.UID]; !stray && !l.pods.taken(p) {
 			manifest.DefaultPod(p)
+			metav1.SetMetaDataAnnotation(&p.ObjectMeta, daemonset.AnnotationConfig, d.config)
 			return p.Name, l.pods.create(p, now)
 		}
 	}

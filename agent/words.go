@@ -40,8 +40,7 @@ func (l *loop) hearWord(st cluster.Status) error {
 		if known {
 			delete(d.others, st.Node)
 			l.showPod(unit, d, st.Node)
-			d.unsummed = true
-			d.dirty = d.dirty || d.object == nil // this was perhaps the last that is heard of it
+			d.unsummed, d.dirty = true, true
 		}
 		return nil
 	}
@@ -51,7 +50,7 @@ func (l *loop) hearWord(st cluster.Status) error {
 	}
 	word.Node = st.Node
 	d = l.daemonSet(unit)
-	d.others[st.Node], d.unsummed = word, true
+	d.others[st.Node], d.unsummed, d.dirty = word, true, true
 	l.showPod(unit, d, st.Node)
 	return nil
 }

@@ -133,7 +133,7 @@ func (l *loop) remove(w api.Write, current api.Object) error {
 func (l *loop) contentsOf(namespace string) []manifest.Ref {
 	var refs []manifest.Ref
 	for _, o := range l.store.All() {
-		if ref, err := refOfKey(o.Key); err == nil && !o.Deleted && ref.Namespace == namespace {
+		if ref, err := refOfKey(o.Key); err == nil && !o.Deleted && ref.Namespace == namespace && ref.Kind != exclusionKind {
 			refs = append(refs, ref)
 		}
 	}

@@ -35,6 +35,31 @@ type Member struct {
 // Quiet says whether there was no word of the host for d: it may be suspected, which memberlist does not tell.
 func (m Member) Quiet(now time.Time, d time.Duration) bool { return now.Sub(m.Heard) >= d }
 
+// Quiet are the hosts that are alive and of which there was no word for d.
+func (m *Membership) Quiet(d time.Duration) map[string]bool {
+	now := time.Now()
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	quiet := map[string]bool{}
+	for node, p := range m.peers {
+		if p.alive && node != m.config.Node && now.Sub(p.heard) >= d {
+			quiet[node] = true
+		}
+	}
+	return quiet
+}
+
+// Ask asks one host for a sign of life in the background; then is called when it has given one. It does nothing while as many as may
+// be are asked.
+func (m *Membership) Ask(node string, then func()) {
+	m.calls.TryGo(func() error {
+		if _, err := m.Ping(node); err == nil {
+			then()
+		}
+		return nil
+	})
+}
+
 // Missing says whether a host should be there and is not.
 func (m Member) Missing() bool { return m.Listed && m.State == RosterMember && !m.Alive }
 

@@ -53,6 +53,12 @@ func (s *Store) orphans() []Object {
 	return slices.DeleteFunc(s.All(), believed)
 }
 
+// Believed says whether there is an object, and other hosts take it, see Orphans.
+func (s *Store) Believed(key string) bool {
+	o, ok := s.Get(key)
+	return ok && (s.seal == nil || s.seal.believes()(o))
+}
+
 // reconsider keeps orphans out of what is compared and told: they would be offered, and refused, for ever.
 func (s *Store) reconsider() {
 	orphans := map[string]Object{}

@@ -20,6 +20,8 @@ type Write struct {
 	Content [32]byte // of what the author wrote, see Object.Content; zero stands for Hash
 	Deleted bool
 	Author  string
+	// Version is for objects that others write equally and whose version says it all; nil is the next generation, with Hash.
+	Version *Version
 }
 
 // Store keeps every object, in memory and in a bbolt file that holds what was acknowledged, also after kill -9 or a power cut.
@@ -139,6 +141,9 @@ func (s *Store) PutAll(writes []Write) ([]Object, error) {
 			previous, contents = headOf(o), contentsOf(o)
 		}
 		o := next(previous, contents, w)
+		if w.Version != nil {
+			o.Version = *w.Version
+		}
 		o.Origin, o.Time = s.origin, displayTime(s.now())
 		if len(o.Body) > MaxBody {
 			return nil, &TooLargeError{Key: o.Key, Size: len(o.Body)}

@@ -22,6 +22,8 @@ const (
 	AnnotationUnreachable = "picket.io/unreachable"
 	// AnnotationRestartOnConfig, when "true", makes a change of a ConfigMap or Secret that the template names a reason to update.
 	AnnotationRestartOnConfig = "picket.io/restart-on-config"
+	// AnnotationConfig is on pods: what stood for the contents of their ConfigMaps and Secrets when they were made.
+	AnnotationConfig = "picket.io/config"
 	// AnnotationRolledBack is written by an automatic rollback: the revision that failed, ">" and the one that took its place.
 	AnnotationRolledBack = "picket.io/rolled-back"
 )

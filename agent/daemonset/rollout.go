@@ -23,7 +23,7 @@ func (p *planner) ask() {
 	p.own = p.stand()
 	t := p.turn()
 	p.ruling = t.Rule(p.own, p.Memory, p.Said)
-	p.Memory, p.Said, p.Raise = p.ruling.Memory, p.ruling.Said, p.ruling.Raise
+	p.Memory, p.Said, p.Raise, p.Blockers = p.ruling.Memory, p.ruling.Said, p.ruling.Raise, p.ruling.Blockers
 	if p.ruling.Pending && !countsLost(p.view.DaemonSet) {
 		p.Exclude = map[string]uint64{}
 		for _, node := range p.ruling.Lost {

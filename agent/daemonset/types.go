@@ -152,6 +152,8 @@ type Decision struct {
 	Said      Said
 	// Raise: this host's entry in the roster is to be raised; nothing is started before.
 	Raise bool
+	// Blockers are the hosts that this one waits for in a rolling update.
+	Blockers []Blocker
 	// Exclude are hosts that the version goes on without, and up to which entry; any door may write that.
 	Exclude map[string]uint64
 	// Rollback: the update has failed, and a door is to write the previous revision.

@@ -1,0 +1,223 @@
+package agent
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"fmt"
+	"strings"
+	"time"
+
+	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/picketd/picket/agent/daemonset"
+	"github.com/picketd/picket/agent/manifest"
+	"github.com/picketd/picket/cluster"
+)
+
+// What the planner reads of the fleet for a rolling update, and what it wants done there.
+
+const (
+	// raiseEvery bounds how often this host has the others agree about it anew.
+	raiseEvery = time.Second
+	// quietAfter is for how long there may be no word of a host that others rely on; in a fleet where gossip asks every host less often
+	// it is two rounds of that.
+	quietAfter  = 2 * time.Second
+	roundOfHost = 500 * time.Millisecond
+)
+
+// readRoster takes in where the hosts stand; it says whether that has changed.
+func (l *loop) readRoster() bool {
+	sum, roster := l.fleet.standings()
+	if l.roster != nil && sum == l.rosterSum {
+		return false
+	}
+	l.rosterSum, l.roster = sum, make(map[string]daemonset.Entry, len(roster))
+	for _, s := range roster {
+		l.roster[s.Node] = daemonset.Entry{Number: s.Entry, Out: s.State != cluster.RosterMember}
+	}
+	return true
+}
+
+// view is what this host knows of a DaemonSet.
+func (l *loop) view(name types.NamespacedName, d *daemonSet) daemonset.View {
+	v := daemonset.View{DaemonSet: d.object}
+	if d.object == nil {
+		return v
+	}
+	if d.viewStale {
+		d.common, d.config = l.commonOf(name, d)
+		d.digest, d.viewStale = d.common.Digest(), false
+	}
+	v.Generation, v.Revision = d.object.Generation, currentRevision(d.revisions)
+	if daemonset.RestartsOnConfig(d.object) {
+		v.Config = d.config
+	}
+	v.Common, v.Digest, v.Others = d.common, d.digest, l.wordsOf(d)
+	return v
+}
+
+// viewsChanged has every DaemonSet's view made anew: the roster or what is believed of objects has changed.
+func (l *loop) viewsChanged() {
+	for _, d := range l.daemonSets {
+		d.viewStale, d.dirty = true, true
+	}
+}
+
+// commonOf is what all hosts agree on that have heard the same, and what stands for the contents that restart the DaemonSet's pods.
+func (l *loop) commonOf(name types.NamespacedName, d *daemonSet) (c daemonset.Common, config string) {
+	o, _ := l.store.Get(storeKey(manifest.RefOf(d.object)))
+	c = daemonset.Common{Generation: o.Version.Generation, Hash: o.Version.Hash, Roster: l.roster, Exclusions: map[string]uint64{}}
+	for node, e := range d.exclusions {
+		if e.of(c) && l.store.Believed(exclusionKey(name, node)) {
+			c.Exclusions[node] = e.entry
+		}
+	}
+	versions, config := l.configsOf(d.object)
+	if daemonset.RestartsOnConfig(d.object) {
+		c.Configs = versions
+	}
+	return c, config
+}
+
+// configsOf are the versions of the ConfigMaps and Secrets that a template names, and a short hash of what is in them.
+func (l *loop) configsOf(ds *appsv1.DaemonSet) (versions []byte, contents string) {
+	sum := sha256.New()
+	for _, ref := range manifest.ConfigRefs(ds) {
+		o, ok := l.store.Get(storeKey(ref))
+		if !ok || o.Deleted {
+			continue
+		}
+		versions = append(versions, o.Key...)
+		versions = binary.BigEndian.AppendUint64(append(versions, 0), o.Version.Generation)
+		versions = append(versions, o.Version.Hash[:]...)
+		sum.Write(append([]byte(o.Key), o.Version.Hash[:]...))
+	}
+	return versions, hex.EncodeToString(sum.Sum(nil)[:5])
+}
+
+// wordsOf is what the other hosts say, as far as they count.
+func (l *loop) wordsOf(d *daemonSet) map[string]daemonset.Word {
+	quiet := l.fleet.quiet(len(l.roster))
+	words := make(map[string]daemonset.Word, len(l.roster))
+	for node, e := range l.roster {
+		if node == l.node.name || e.Out {
+			continue
+		}
+		status, told := d.others[node]
+		words[node] = daemonset.Word{Status: status, Told: told, Failed: !l.members[node].Alive, Quiet: quiet[node]}
+	}
+	return words
+}
+
+// exclusion is up to which entry a version of a DaemonSet goes on without a host. It is an object of its own, whose version says it all:
+// hosts that exclude the same write the same, and the one for a later version of the DaemonSet, or a higher entry, wins.
+//
+//	generation: the DaemonSet's; hash: the first 20 bytes of the DaemonSet's | entry 8 | attempt 4
+type exclusion struct {
+	version cluster.Version
+	entry   uint64
+}
+
+const (
+	exclusionKind = "Exclusion"
+	excludedHash  = 20
+)
+
+func exclusionKey(ds types.NamespacedName, node string) string {
+	return exclusionKind + "/" + ds.String() + "/" + node
+}
+
+func exclusionOf(v cluster.Version) exclusion {
+	return exclusion{v, binary.BigEndian.Uint64(v.Hash[excludedHash:])}
+}
+
+// of says whether an exclusion is from the version that is now.
+func (e exclusion) of(c daemonset.Common) bool {
+	return e.version.Generation == c.Generation && [excludedHash]byte(e.version.Hash[:]) == [excludedHash]byte(c.Hash[:])
+}
+
+// refOfExclusion reads a key; false when it is of something else.
+func refOfExclusion(key string) (ds types.NamespacedName, node string, ok bool) {
+	parts := strings.SplitN(key, "/", 4)
+	if len(parts) != 4 || parts[0] != exclusionKind {
+		return ds, "", false
+	}
+	return types.NamespacedName{Namespace: parts[1], Name: parts[2]}, parts[3], true
+}
+
+func (l *loop) showExclusion(name types.NamespacedName, node string, o cluster.Object) {
+	d := l.daemonSet(name)
+	if d.exclusions == nil {
+		d.exclusions = map[string]exclusion{}
+	}
+	d.exclusions[node] = exclusionOf(o.Version)
+	d.viewStale, d.dirty = true, true
+}
+
+// exclude lets a DaemonSet's present version go on without hosts, if this one is a door that knows what the others do.
+func (l *loop) exclude(name types.NamespacedName, d *daemonSet, hosts map[string]uint64) {
+	if len(hosts) == 0 || l.mayWrite() != nil || !l.fleet.isSynced() {
+		return
+	}
+	var writes []cluster.Write
+	for node, entry := range hosts {
+		v := cluster.Version{Generation: d.common.Generation, Hash: d.common.Hash}
+		binary.BigEndian.PutUint64(v.Hash[excludedHash:], entry)
+		attempt := uint32(0)
+		if e, ok := d.exclusions[node]; ok && e.of(d.common) && e.entry == entry {
+			attempt = binary.BigEndian.Uint32(e.version.Hash[excludedHash+8:]) + 1 // whoever wrote it was deleted
+		}
+		binary.BigEndian.PutUint32(v.Hash[excludedHash+8:], attempt)
+		writes = append(writes, cluster.Write{Key: exclusionKey(name, node), Version: &v, Author: "picketd"})
+		l.trouble("Excluded", fmt.Errorf("%s is lost: the update of DaemonSet %s goes on without it; it updates itself when it returns", node, name))
+	}
+	if err := l.commit(writes); err != nil {
+		l.trouble("NotExcluded", fmt.Errorf("the update of DaemonSet %s waits for hosts that are lost: %w", name, err))
+		d.wakeUpBy(l.now().Add(tick))
+	}
+}
+
+// raise has all hosts agree about this one anew. They hear it by gossip, and so does this one.
+func (l *loop) raise(d *daemonSet, now time.Time) {
+	if soon := l.raisedAt.Add(raiseEvery); now.Before(soon) {
+		d.wakeUpBy(soon)
+		return
+	}
+	l.raisedAt = now
+	if err := l.fleet.raise(); err != nil {
+		l.trouble("EntryNotRaised", err)
+	}
+	d.wakeUpBy(now.Add(raiseEvery))
+}
+
+// ask asks hosts that have been quiet for a sign of life, and plans again when they have given one.
+func (l *loop) ask(ctx context.Context, d *daemonSet, blockers []daemonset.Blocker) {
+	for _, b := range blockers {
+		if b.Why == daemonset.CodeQuiet {
+			l.fleet.ask(b.Node, func() { _ = l.do(ctx, func() error { d.dirty = true; return nil }) })
+		}
+	}
+}
+
+// rollBack writes the previous revision as a new version, if this host is a door. Doors that do so at once write the same.
+func (l *loop) rollBack(name types.NamespacedName, d *daemonSet) {
+	if l.mayWrite() != nil {
+		return
+	}
+	back, from := daemonset.Rollback(d.object, d.revisions)
+	if back == nil {
+		return
+	}
+	if err := l.put("picketd (automatic rollback)", back); err != nil {
+		l.trouble("RollbackFailed", fmt.Errorf("DaemonSet %s cannot be rolled back: %w", name, err))
+		d.wakeUpBy(l.now().Add(tick))
+		return
+	}
+	text := fmt.Sprintf("revision %s was not available within its progress deadline and was rolled back to %s", from, currentRevision(d.revisions))
+	l.log.Warn(text, "daemonset", name)
+	l.events.record(referenceTo("apps/v1", "DaemonSet", d.object), corev1.EventTypeWarning, "RolledBack", text)
+}
