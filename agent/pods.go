@@ -259,7 +259,7 @@ func (s *podSet) observed(name types.NamespacedName) daemonset.Observed {
 		o := daemonset.Pod{
 			UID: string(h.Pod.UID), Name: h.Pod.Name, Revision: h.Pod.Labels[appsv1.ControllerRevisionHashLabelKey],
 			Config: h.Pod.Annotations[daemonset.AnnotationConfig],
-			Phase: h.Pod.Status.Phase, Created: h.Pod.CreationTimestamp.Time, Terminating: h.Stop != nil,
+			Phase:  h.Pod.Status.Phase, Created: h.Pod.CreationTimestamp.Time, Terminating: h.Stop != nil,
 		}
 		for _, c := range h.Pod.Status.Conditions {
 			switch {

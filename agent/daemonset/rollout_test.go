@@ -267,3 +267,46 @@ func TestTheRosterIsAcknowledgedWhileSomethingIsToBeUpdated(t *testing.T) {
 		t.Errorf("%x is told while there is something to do", now)
 	}
 }
+
+func TestBlocked(t *testing.T) {
+	good := Status{Generation: 1, Placed: true, HasPod: true, Ready: true, Available: true, Updated: true, Revision: revB}
+	with := func(node string, change func(*Status)) Status {
+		s := good
+		s.Node = node
+		change(&s)
+		return s
+	}
+	old := with("a", func(s *Status) { s.Updated, s.Revision = false, revA })
+	for name, c := range map[string]struct {
+		ds    *appsv1.DaemonSet
+		words []Status
+		want  string
+	}{
+		"done":           {makeDS(), []Status{good}, "NotBlocked: nothing is in the way"},
+		"under way":      {makeDS(), []Status{old, with("b", func(s *Status) { s.Updating, s.Available = true, false })}, "NotBlocked: nothing is in the way"},
+		"stuck":          {makeDS(), []Status{old, with("b", func(s *Status) { s.Stuck, s.Updating, s.Available, s.Reason = true, true, false, "it crashes" })}, "HostStuck: halted: not available within the progress deadline; apply a version that works, or kubectl rollout undo (b: it crashes)"},
+		"lost in turn":   {makeDS(), []Status{old, with("b", func(s *Status) { s.Updating, s.Available, s.Silent = true, false, "no word of it" })}, "HostLost: waiting for hosts that were lost in the update; kubectl delete node gives one up (b: no word of it)"},
+		"lost before":    {makeDS(), []Status{old, with("b", func(s *Status) { s.Generation, s.Silent = 0, "no word of it" })}, "NotBlocked: nothing is in the way"},
+		"lost when done": {makeDS(), []Status{good, with("b", func(s *Status) { s.Silent = "no word of it" })}, "NotBlocked: nothing is in the way"},
+		"aside":          {makeDS(), []Status{with("b", func(s *Status) { s.Aside, s.Updated, s.Reason = true, false, "no image" })}, "CannotMakePod: hosts cannot make the next pod and keep the one they have (b: no image)"},
+		"paused":         {makeDS(pausing), []Status{old}, "Paused: the update is paused; picket rollout resume goes on (a: pod  runs the older revision aaaa: the update is paused"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			if name == "paused" {
+				c.words[0].Code = CodePaused
+			}
+			var got string
+			for _, condition := range Sum(c.ds, c.words).Conditions {
+				if condition.Type == ConditionBlocked {
+					got = condition.Reason + ": " + condition.Message
+				}
+				if condition.Type == ConditionProgressing && (condition.Reason == "ProgressDeadlineExceeded") != (name == "stuck") {
+					t.Errorf("progressing is %s", condition.Reason)
+				}
+			}
+			if !strings.HasPrefix(got, c.want) {
+				t.Errorf("got  %s\nwant %s", got, c.want)
+			}
+		})
+	}
+}

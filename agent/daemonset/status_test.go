@@ -121,6 +121,9 @@ func numbers(s appsv1.DaemonSetStatus) string {
 func conditions(s appsv1.DaemonSetStatus) string {
 	var out []string
 	for _, c := range s.Conditions {
+		if c.Type == ConditionBlocked {
+			continue // TestBlocked
+		}
 		out = append(out, fmt.Sprintf("%s=%s %s: %s", c.Type, c.Status, c.Reason, c.Message))
 	}
 	return strings.Join(out, "\n")

@@ -12,13 +12,23 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 )
 
-// Conditions of a DaemonSet. Kubernetes defines none for it; these mean what a Deployment's of the same name mean.
-// RolloutBlocked joins them with the rolling update of a fleet.
+// Conditions of a DaemonSet. Kubernetes defines none for it; the first two mean what a Deployment's of the same name mean.
 const (
 	// ConditionAvailable is True when every placed host has an available pod.
 	ConditionAvailable appsv1.DaemonSetConditionType = "Available"
 	// ConditionProgressing is True while an update moves on and when it is complete, Unknown while it is paused.
 	ConditionProgressing appsv1.DaemonSetConditionType = "Progressing"
+	// ConditionBlocked is True when an update does not go on by itself; its reason is one of the Blocked constants, its message names the
+	// hosts and what to do.
+	ConditionBlocked appsv1.DaemonSetConditionType = "RolloutBlocked"
+)
+
+// Reasons of ConditionBlocked, the gravest first.
+const (
+	BlockedByStuckHost  = "HostStuck"
+	BlockedByLostHost   = "HostLost"
+	BlockedByAsideHosts = "CannotMakePod"
+	BlockedByPause      = "Paused"
 )
 
 // maxNamed bounds how many hosts a condition's message names, maxReason what is said of one, in bytes.
@@ -47,6 +57,7 @@ func Sum(ds *appsv1.DaemonSet, statuses []Status) appsv1.DaemonSetStatus {
 	sum.Conditions = []appsv1.DaemonSetCondition{
 		since(ds, statuses, available(ds, sum, statuses)),
 		since(ds, statuses, progressing(ds, sum, statuses)),
+		since(ds, statuses, blocked(ds, sum, statuses)),
 	}
 	return sum
 }
@@ -116,9 +127,12 @@ func available(ds *appsv1.DaemonSet, sum appsv1.DaemonSetStatus, statuses []Stat
 func progressing(ds *appsv1.DaemonSet, sum appsv1.DaemonSetStatus, statuses []Status) appsv1.DaemonSetCondition {
 	c := appsv1.DaemonSetCondition{Type: ConditionProgressing, Status: corev1.ConditionTrue}
 	c.Message = fmt.Sprintf("%d of %d pods are updated", sum.UpdatedNumberScheduled, sum.DesiredNumberScheduled)
-	complete := sum.ObservedGeneration >= ds.Generation && sum.UpdatedNumberScheduled == sum.DesiredNumberScheduled
+	complete := complete(ds, sum)
 	named := func(s Status) bool { return behind(ds, s) || (s.Placed && !s.Updated) }
 	switch {
+	case slices.ContainsFunc(statuses, func(s Status) bool { return stuck(ds, s) }):
+		c.Status, c.Reason = corev1.ConditionFalse, "ProgressDeadlineExceeded"
+		named = func(s Status) bool { return stuck(ds, s) }
 	case complete && sum.NumberUnavailable == 0:
 		c.Reason = "RolloutComplete"
 	case complete:
@@ -140,6 +154,39 @@ func progressing(ds *appsv1.DaemonSet, sum appsv1.DaemonSetStatus, statuses []St
 		}
 		return s.Explain(ds.Name)
 	})
+	return c
+}
+
+func complete(ds *appsv1.DaemonSet, sum appsv1.DaemonSetStatus) bool {
+	return sum.ObservedGeneration >= ds.Generation && sum.UpdatedNumberScheduled == sum.DesiredNumberScheduled
+}
+
+// stuck: the host was not available in time in its turn, and a version that is newer has not come to it.
+func stuck(ds *appsv1.DaemonSet, s Status) bool { return s.Stuck && !behind(ds, s) }
+
+// lostInTurn: the host is not heard, and may be so because of the update: it is not gone on without.
+func lostInTurn(ds *appsv1.DaemonSet, s Status) bool {
+	return s.Silent != "" && (s.Updating || s.Placed && !behind(ds, s))
+}
+
+// blocked says what a person has to look at when an update does not go on.
+func blocked(ds *appsv1.DaemonSet, sum appsv1.DaemonSetStatus, statuses []Status) appsv1.DaemonSetCondition {
+	c := appsv1.DaemonSetCondition{Type: ConditionBlocked, Status: corev1.ConditionFalse, Reason: "NotBlocked", Message: "nothing is in the way"}
+	explain := func(s Status) string { return cmp.Or(s.Silent, s.Explain(ds.Name)) }
+	for _, cause := range []struct {
+		reason, message string
+		match           func(Status) bool
+	}{
+		{BlockedByStuckHost, "halted: not available within the progress deadline; apply a version that works, or kubectl rollout undo", func(s Status) bool { return stuck(ds, s) }},
+		{BlockedByLostHost, "waiting for hosts that were lost in the update; kubectl delete node gives one up", func(s Status) bool { return lostInTurn(ds, s) }},
+		{BlockedByAsideHosts, "hosts cannot make the next pod and keep the one they have", func(s Status) bool { return s.Aside && s.Placed && !s.Updated }},
+		{BlockedByPause, "the update is paused; picket rollout resume goes on", func(s Status) bool { return paused(ds) && s.Placed && !s.Updated }},
+	} {
+		if slices.ContainsFunc(statuses, cause.match) && (!complete(ds, sum) || cause.reason == BlockedByStuckHost) {
+			c.Status, c.Reason, c.Message = corev1.ConditionTrue, cause.reason, cause.message+hosts(statuses, cause.match, explain)
+			break
+		}
+	}
 	return c
 }
 
