@@ -1,101 +1,161 @@
 package daemonset
 
 import (
+	"fmt"
+	"math/bits"
 	"slices"
 	"strings"
 )
 
-// broken are the hosts that are down by an update's will beyond what was promised: some starter's view must account for all of them
-// that it does not exclude (ROLLOUT.md, Why it holds); without exclusions the newest version's budget holds for all.
-func (s *simulation) broken() []string {
-	var down []int
+// broken says which promise of ROLLOUT.md (Why it holds) does not hold: of the hosts that took an available pod down and are not back,
+// each whose view is below nobody else's, and among equal views the last in rank, has counted all others that its version does not go
+// on without. "" is none.
+func (s *simulation) broken() string {
+	down := make([]int, 0, maxSimHosts)
 	for i, h := range s.hosts {
-		if h.updating && h.placed && !h.common.roster[i].Out {
+		if h.updating {
 			down = append(down, i)
 		}
 	}
-	if len(down) < 2 {
-		return nil
-	}
 	for _, z := range down {
-		c := s.hosts[z].started
-		view, count := s.view(c), 0
+		if len(down) < 2 || !s.accounts(z, down) {
+			continue
+		}
+		var counted []string
 		for _, y := range down {
-			if name := simName(y); c.roster[y].Number == 0 || !c.roster[y].Out && !view.Excluded(name) {
-				count++
+			if !s.outside(z, y) {
+				counted = append(counted, simNames[y])
 			}
 		}
-		if count <= s.versions[c.version].budget {
-			return nil
+		if allowed := s.promised(z); len(counted) > allowed {
+			return fmt.Sprintf("%s are down, and of those %s promised %d", strings.Join(counted, ", "), simNames[z], allowed)
 		}
 	}
-	var names []string
-	for _, i := range down {
-		names = append(names, simName(i))
-	}
-	return names
+	return s.flaw
 }
 
-// end heals everything, lets the hosts talk, and returns who is not on the newest version then.
-func (s *simulation) end() (stuck []string) {
-	s.side, s.flight = [maxSimHosts]int{}, nil
+// accounts says whether z is one that has to have counted the others.
+func (s *simulation) accounts(z int, down []int) bool {
+	mine := s.hosts[z].started
+	for _, y := range down {
+		theirs := s.hosts[y].started
+		if y != z && s.within(mine, theirs) && (!s.within(theirs, mine) || s.versions[mine.version].before(simNames[z], simNames[y])) {
+			return false
+		}
+	}
+	return true
+}
+
+// within says whether all that is in view a is in b.
+func (s *simulation) within(a, b simCommon) bool {
+	s.join(&a, &b)
+	return a == b
+}
+
+// outside says whether host y is none that z's promise is about: z's view has it out, or somebody found y lost for z's version and none
+// that acknowledged that view heard it.
+func (s *simulation) outside(z, y int) bool {
+	c := s.hosts[z].started
+	if y == z {
+		return false
+	}
+	lost := min(c.exclusions[y], s.versions[c.version].lost[y]) >= max(c.roster[y], 1)
+	return c.isOut(y) || lost && s.view(c).heard&(1<<y) == 0
+}
+
+// promised is how many may be down with z: a percentage is of those that ever said under its view that they are placed.
+func (s *simulation) promised(z int) int {
+	c := s.hosts[z].started
+	return s.versions[c.version].allowed(bits.OnesCount8(s.view(c).placed | 1<<z))
+}
+
+// witness looks at a host that starts.
+func (s *simulation) witness(i int) {
+	h := s.hosts[i]
+	for j, w := range h.words {
+		if j != i && w.peer.Stuck && w.peer.View == s.view(h.common).digest && s.view(h.common).common.counts(simNames[j]) {
+			s.flaw = fmt.Sprintf("%s starts though it knows that %s is stuck", simNames[i], simNames[j])
+		}
+	}
+}
+
+// heal makes an end of all trouble.
+func (s *simulation) heal() {
+	s.flight, s.storm = nil, 0
+	s.note("ALL IS WELL FROM NOW ON")
+	known := false
+	for i, h := range s.hosts {
+		h.cut = [maxSimHosts]bool{}
+		known = known || h.exists && h.common.roster[i] > 0
+	}
 	for i, h := range s.hosts {
 		if h.down {
 			h.down = false
 			s.restart(i)
 		}
-		h.aside, h.permit = false, nil
-		if !h.available && !h.updating {
-			h.available, h.runs = true, s.versions[h.common.version].revision
+		h.aside, h.permit, h.stuck = false, nil, false
+		h.failed, h.quiet = [maxSimHosts]bool{}, [maxSimHosts]bool{}
+		if h.exists && !known {
+			s.raise(i) // all have lost their disks: a person begins anew
 		}
 	}
-	s.note("ALL IS WELL FROM NOW ON")
-	for i, h := range s.hosts {
-		if h.exists && h.common.roster[i].Number == 0 && !slices.ContainsFunc(s.hosts, func(o *simHost) bool { return o.exists && o.common.roster[slices.Index(s.hosts, o)].Number > 0 }) {
-			s.raise(i, 0) // all have lost their disks: a person begins anew
-		}
-	}
+}
+
+// end heals everything, lets the hosts talk, and returns who is not on the newest version then.
+func (s *simulation) end() (stuck []string) {
+	s.heal()
 	for range 40 * len(s.hosts) {
 		before := s.state()
 		for i, h := range s.hosts {
-			if !h.exists {
-				continue
+			if h.exists {
+				s.hear(i)
 			}
-			h.failed = [maxSimHosts]bool{}
-			for j, o := range s.hosts {
-				if i != j && o.exists {
-					s.deliver(simMessage{j, i, o.common, o.words})
-				}
-			}
-			s.settle(i)
-			if h.updating {
-				h.updating, h.available, h.runs = false, true, s.versions[h.common.version].revision
-				h.memory.Updating = false
-				s.settle(i)
-			}
-			if r, may := s.mayStart(i); may {
-				s.start(i, r)
-			}
+		}
+		for i := range s.hosts {
+			s.proceed(i)
 		}
 		if slices.Equal(before, s.state()) {
 			break
 		}
 	}
 	for i, h := range s.hosts {
-		if h.exists && h.placed && !h.common.roster[i].Out && h.runs != s.versions[h.common.version].revision {
-			stuck = append(stuck, simName(i))
+		if h.exists && s.places(i) && h.runs != s.current(h.common) {
+			stuck = append(stuck, simNames[i])
 		}
 	}
 	return stuck
 }
 
+// hear lets host i hear all others.
+func (s *simulation) hear(i int) {
+	for j, o := range s.hosts {
+		if i != j && o.exists {
+			s.merge(i, j, &o.simState)
+		}
+	}
+	s.settle(i)
+}
+
+// proceed lets host i do what it may.
+func (s *simulation) proceed(i int) {
+	h := s.hosts[i]
+	switch current := s.current(h.common); {
+	case !h.exists:
+	case h.updating || !h.available && s.places(i):
+		s.finish(i, current)
+	case s.mayAct(i):
+		s.act(i, h.ruling)
+		s.say(i)
+	}
+}
+
 // state is enough to see whether anything still happens.
 func (s *simulation) state() []uint64 {
-	var state []uint64
+	state := make([]uint64, 0, maxSimHosts*(2+maxSimHosts))
 	for _, h := range s.hosts {
-		state = append(state, h.sequence, uint64(h.common.version), uint64(h.runs), uint64(one(h.updating)))
+		state = append(state, h.sequence, uint64(one(h.updating)))
 		for i := range s.hosts {
-			state = append(state, h.common.roster[i].Number, h.common.exclusions[i], h.words[i].sequence)
+			state = append(state, h.words[i].sequence)
 		}
 	}
 	return state
@@ -104,18 +164,21 @@ func (s *simulation) state() []uint64 {
 // simulate runs one schedule and tells what went wrong; "" is nothing.
 func simulate(seed uint64, without mutant, steps int, tracing bool) (wrong string, s *simulation) {
 	s = newSimulation(seed, without, tracing)
-	for range steps {
-		s.step()
-		if down := s.broken(); down != nil {
-			return "too many are down: " + strings.Join(down, ", "), s
+	for at := range steps {
+		s.step(at)
+		if wrong := s.broken(); wrong != "" {
+			return wrong, s
 		}
 	}
-	if stuck := s.end(); len(stuck) > 0 {
-		for i, h := range s.hosts {
-			r := s.ask(i)
-			s.note("%s: version %d runs %d available %t updating %t roster %v excl %v: %+v", simName(i), h.common.version, h.runs, h.available, h.updating, h.common.roster[:len(s.hosts)], h.common.exclusions[:len(s.hosts)], r)
-		}
-		return "not finished: " + strings.Join(stuck, ", "), s
+	stuck := s.end()
+	if len(stuck) == 0 {
+		return "", s
 	}
-	return "", s
+	for i, h := range s.hosts {
+		s.note("%s: version %d runs %d available %t updating %t roster %v out %b excl %v: %+v", simNames[i], h.common.version, h.runs, h.available,
+			h.updating, h.common.roster[:len(s.hosts)], h.common.out, h.common.exclusions[:len(s.hosts)], h.ruling)
+	}
+	return unfinished + strings.Join(stuck, ", "), s
 }
+
+const unfinished = "not finished: "

@@ -1,132 +1,237 @@
 package daemonset
 
-// trouble is everything that is rare.
-func (s *simulation) trouble(i int) {
-	if s.random.IntN(3) == 0 {
-		s.apply(i)
-		return
-	}
-	s.powers[s.random.IntN(len(s.powers))](s, i)
+// simPowers is everything that is rare. A schedule has some of them, that of a mutant all that concern it.
+var simPowers = []struct {
+	do       func(*simulation, int)
+	concerns []mutant
+	wipes    bool // it makes a host forget whom it knew
+}{
+	{do: (*simulation).split, concerns: []mutant{noScope, noVouch, noOwnWord}},
+	{do: (*simulation).deafen, concerns: []mutant{noOwnWord}},
+	{do: (*simulation).crash, concerns: []mutant{noScope, noOwnWord}},
+	{do: (*simulation).reboot, concerns: []mutant{noPersist, noIntent}},
+	{do: (*simulation).fail},
+	{do: (*simulation).taint, concerns: []mutant{noEntry, noUpdating, noOwnWord, noShare}},
+	{do: (*simulation).label},
+	{do: (*simulation).standAside, concerns: []mutant{noEntry}},
+	{do: (*simulation).arriveNew},
+	{do: (*simulation).remove},
+	{do: (*simulation).leave},
+	{do: (*simulation).wipe, concerns: []mutant{noWipe}, wipes: true},
+	{do: (*simulation).suspect, concerns: []mutant{noScope, noVouch, noOwnWord}},
+	{do: (*simulation).flap},
+	{do: (*simulation).stick, concerns: []mutant{noHalt}},
+	{do: (*simulation).rollBack},
+	{do: (*simulation).change, concerns: []mutant{noConfig}},
+	{do: (*simulation).recreate},
+	{do: func(s *simulation, i int) { s.hosts[i].turned = !s.hosts[i].turned; s.say(i) }, concerns: []mutant{noTurn}},
 }
 
-// apply writes a version; several hosts may do so at once.
-func (s *simulation) apply(i int) {
-	h := s.hosts[i]
-	if h.down || !h.exists || h.common.roster[i].Out || h.common.roster[i].Number == 0 {
-		return
+// up says whether the agent of host i runs.
+func (s *simulation) up(i int) bool { return s.hosts[i].exists && !s.hosts[i].down }
+
+// split cuts the network in two, or heals it.
+func (s *simulation) split(int) {
+	healed, side := false, s.random.Uint64()
+	for _, h := range s.hosts {
+		healed = healed || h.cut != [maxSimHosts]bool{}
 	}
-	// The same file may be pushed to many hosts: they make one version.
-	for k, v := range s.versions {
-		if v.generation == s.versions[h.common.version].generation+1 && s.random.IntN(2) == 0 {
-			h.common.version, h.common.exclusions = k, [maxSimHosts]uint64{}
-			s.note("%s writes version %d too", simName(i), k)
-			s.settle(i)
-			return
+	for i, h := range s.hosts {
+		for j := range s.hosts {
+			h.cut[j] = !healed && side>>i&1 != side>>j&1
 		}
 	}
-	if len(s.versions) > 9 {
+	if s.chance(2) {
+		s.flight = nil
+	}
+	s.note("THE NETWORK IS CUT: %t, %b", !healed, side&(1<<len(s.hosts)-1))
+}
+
+// deafen cuts it one way: host i does not hear some others.
+func (s *simulation) deafen(i int) {
+	for j, h := range s.hosts {
+		h.cut[i] = i != j && s.chance(2)
+		if h.cut[i] {
+			s.note("%s does not hear %s any more", simNames[i], simNames[j])
+		}
+	}
+}
+
+// crash takes a host's power, or gives it back.
+func (s *simulation) crash(i int) {
+	if h := s.hosts[i]; h.exists {
+		h.down = !h.down
+		s.note("%s is down: %t", simNames[i], h.down)
+		if !h.down {
+			s.restart(i)
+		}
+	}
+}
+
+func (s *simulation) reboot(i int) {
+	if s.up(i) {
+		s.restart(i)
+	}
+}
+
+// fail makes a pod fail by itself; it is replaced at once, see progress.
+func (s *simulation) fail(i int) {
+	if h := s.hosts[i]; s.up(i) && !h.updating {
+		h.available = false
+		s.note("the pod of %s fails", simNames[i])
+		s.settle(i)
+	}
+}
+
+// taint sets a NoSchedule taint or takes it away: the pod stays.
+func (s *simulation) taint(i int) {
+	if h := s.hosts[i]; s.up(i) {
+		h.placed = !h.placed
+		s.note("%s is placed: %t", simNames[i], h.placed)
+		s.settle(i)
+	}
+}
+
+// label takes a label that the pod needs away, and the pod goes; it comes again with the label.
+func (s *simulation) label(i int) {
+	h := s.hosts[i]
+	if !s.up(i) || h.updating {
 		return
 	}
-	revision := len(s.versions)
-	if s.random.IntN(5) == 0 {
-		revision = s.versions[s.random.IntN(len(s.versions))].revision
+	h.placed = !h.placed
+	if !h.placed {
+		h.available, h.runs = false, noPod
 	}
-	s.versions = append(s.versions, simVersion{
-		generation: s.versions[h.common.version].generation + 1, hash: byte(s.random.IntN(16)<<4 | len(s.versions)), revision: revision, budget: s.budget(len(s.hosts)),
-	})
-	h.common.version = len(s.versions) - 1
-	if s.without != noScope {
-		h.common.exclusions = [maxSimHosts]uint64{}
-	}
-	s.note("%s writes version %d of generation %d, revision %d, budget %d", simName(i), h.common.version, s.versions[h.common.version].generation, revision, s.versions[h.common.version].budget)
-	s.exclude(i)
+	s.note("%s has its label: %t", simNames[i], h.placed)
 	s.settle(i)
 }
 
-var simPowers = []func(*simulation, int){
-	func(s *simulation, _ int) {
-		if s.side != ([maxSimHosts]int{}) {
-			s.side = [maxSimHosts]int{}
-			s.note("THE NETWORK HEALS")
+// standAside: it cannot make the next pod, or can after all.
+func (s *simulation) standAside(i int) {
+	if h := s.hosts[i]; s.up(i) && !h.updating {
+		h.aside = !h.aside
+		s.note("%s stands aside: %t", simNames[i], h.aside)
+		s.settle(i)
+	}
+}
+
+// arriveNew adds a host, which hears from another one first.
+func (s *simulation) arriveNew(int) {
+	for i, h := range s.hosts {
+		from := s.random.IntN(len(s.hosts))
+		if o := s.hosts[from]; h.exists || !s.up(from) || o.common.roster[from] == 0 || o.common.isOut(from) {
+			continue
+		}
+		h.exists = true
+		s.note("%s joins %s with revision %d", simNames[i], simNames[from], h.runs)
+		s.deliver(i, from, &s.hosts[from].simState)
+		return
+	}
+}
+
+// remove deletes or reaps a host; one that was reaped comes back by itself.
+func (s *simulation) remove(i int) {
+	h, j := s.hosts[i], s.random.IntN(len(s.hosts))
+	if !s.up(i) || i == j || h.common.roster[j] == 0 || h.common.isOut(j) || !s.chance(3) {
+		return
+	}
+	s.reaped[j] = s.chance(2)
+	h.common.out |= 1 << j
+	s.note("%s deletes %s, or reaps it: %t", simNames[i], simNames[j], s.reaped[j])
+	s.settle(i)
+}
+
+// leave takes a host out by its own will, or brings it back.
+func (s *simulation) leave(i int) {
+	h := s.hosts[i]
+	if !s.up(i) || h.common.roster[i] == 0 {
+		return
+	}
+	if h.common.isOut(i) {
+		s.raise(i)
+	} else {
+		h.common.out |= 1 << i
+		s.reaped[i] = false
+	}
+	s.note("%s leaves: %t", simNames[i], h.common.isOut(i))
+	s.settle(i)
+}
+
+// wipe loses a disk; the containers live on. The host is not in its own roster until it has heard from another one.
+func (s *simulation) wipe(i int) {
+	if h := s.hosts[i]; s.up(i) && !h.updating {
+		h.common, h.sequence, h.memory = simCommon{}, 0, Memory{}
+		if s.without == noWipe {
+			h.common.roster[i] = 1
+		}
+		s.note("%s loses its disk", simNames[i])
+		s.restart(i)
+	}
+}
+
+// suspect takes a host for failed that is not.
+func (s *simulation) suspect(i int) {
+	if j := s.random.IntN(len(s.hosts)); i != j && s.up(i) {
+		s.hosts[i].failed[j] = true
+		s.note("%s suspects %s", simNames[i], simNames[j])
+		s.say(i)
+		s.doubt(i)
+	}
+}
+
+// flap is a detector that changes its mind about everybody.
+func (s *simulation) flap(i int) {
+	if !s.up(i) {
+		return
+	}
+	for j := range s.hosts {
+		s.hosts[i].failed[j] = i != j && s.chance(2)
+	}
+	s.say(i)
+	s.doubt(i)
+}
+
+// stick: a host passes its deadline in its turn.
+func (s *simulation) stick(int) {
+	for i, h := range s.hosts {
+		if s.up(i) && h.updating && !h.stuck && h.common.version == h.started.version {
+			h.stuck = true
+			s.note("%s is stuck", simNames[i])
+			s.settle(i)
 			return
 		}
-		for j := range s.hosts {
-			s.side[j] = s.random.IntN(2)
+	}
+}
+
+// rollBack writes the version before again, on two hosts at once; another one may be applied beside it.
+func (s *simulation) rollBack(i int) {
+	if len(s.versions) > 12 {
+		return
+	}
+	c := s.versions[s.random.IntN(len(s.versions))].simContent
+	for _, j := range []int{i, s.random.IntN(len(s.hosts))} {
+		if h := s.hosts[j]; s.up(j) && h.common.roster[j] > 0 && !h.common.isOut(j) {
+			s.write(j, c)
 		}
-		if s.random.IntN(2) == 0 {
-			s.flight = nil
-		}
-		s.note("THE NETWORK SPLITS %v", s.side[:len(s.hosts)])
-	},
-	func(s *simulation, i int) {
-		if h := s.hosts[i]; h.exists {
-			h.down = !h.down
-			s.note("%s is down: %t", simName(i), h.down)
-			if !h.down {
-				s.restart(i)
-			}
-		}
-	},
-	func(s *simulation, i int) {
-		if h := s.hosts[i]; h.exists && !h.down {
-			s.restart(i)
-		}
-	},
-	func(s *simulation, i int) { // its pod fails, or is well again
-		if h := s.hosts[i]; h.exists && !h.updating && !h.down {
-			h.available = !h.available
-			if h.available {
-				h.runs = s.versions[h.common.version].revision // replaced at once
-			}
-			s.note("the pod of %s is available: %t", simName(i), h.available)
-			s.settle(i)
-		}
-	},
-	func(s *simulation, i int) { // a NoSchedule taint comes or goes: its pod stays
-		if h := s.hosts[i]; h.exists && !h.down {
-			h.placed = !h.placed
-			s.note("%s is placed: %t", simName(i), h.placed)
-			s.settle(i)
-		}
-	},
-	func(s *simulation, i int) { // it cannot make the next pod, or can after all
-		if h := s.hosts[i]; h.exists && !h.down && !h.updating {
-			h.aside = !h.aside
-			s.note("%s stands aside: %t", simName(i), h.aside)
-			s.settle(i)
-		}
-	},
-	func(s *simulation, i int) {
-		if h := s.hosts[i]; !h.exists {
-			h.exists = true
-			h.common.roster[i].Number = 1
-			s.note("%s joins with revision %d", simName(i), h.runs)
-			s.settle(i)
-		}
-	},
-	func(s *simulation, i int) {
-		h, j := s.hosts[i], s.random.IntN(len(s.hosts))
-		if e := h.common.roster[j]; h.exists && !h.down && i != j && e.Number > 0 && !e.Out && s.random.IntN(3) == 0 {
-			h.common.roster[j].Out = true
-			s.note("%s deletes %s", simName(i), simName(j))
-			s.settle(i)
-		}
-	},
-	func(s *simulation, i int) { // its disk is lost; its containers live on
-		if h := s.hosts[i]; h.exists && !h.down && !h.updating {
-			h.common, h.sequence, h.memory = simCommon{}, 0, Memory{}
-			if s.without == noWipe {
-				h.common.roster[i].Number = 1
-			}
-			s.note("%s loses its disk", simName(i))
-			s.restart(i) // it is not in its own roster until it has heard from another host
-		}
-	},
-	func(s *simulation, i int) { // wrongly suspected
-		if j := s.random.IntN(len(s.hosts)); i != j && !s.hosts[i].down {
-			s.hosts[i].failed[j] = true
-			s.exclude(i)
-			s.say(i)
-		}
-	},
+	}
+}
+
+// change writes a ConfigMap.
+func (s *simulation) change(i int) {
+	if h := s.hosts[i]; s.up(i) && h.common.roster[i] > 0 && !h.common.isOut(i) && len(s.configs) < 12 {
+		s.configure(i)
+	}
+}
+
+// recreate deletes the DaemonSet, or makes it again under its old name.
+func (s *simulation) recreate(i int) {
+	h := s.hosts[i]
+	if !s.up(i) || h.common.roster[i] == 0 || h.common.isOut(i) || len(s.versions) > 12 {
+		return
+	}
+	if s.versions[h.common.version].deleted {
+		s.write(i, s.content(len(s.versions)))
+	} else {
+		s.write(i, simContent{deleted: true})
+	}
 }

@@ -1,0 +1,213 @@
+package daemonset
+
+import "slices"
+
+// One schedule: a fleet, and one step after the other.
+
+// newSimulation makes the fleet of a schedule.
+func newSimulation(seed uint64, without mutant, tracing bool) *simulation {
+	s := newFleet(seed, without, tracing)
+	n := 3 + s.random.IntN(4)
+	if without == noPersist {
+		n = 3 // a view of long ago is of use only where few have told a newer one
+	}
+	s.version(1, s.content(0))
+	s.storm = []int{10, 20, 40, 80}[s.random.IntN(4)]
+	partial, late := s.chance(3) || without == noStranger, s.chance(3)
+	s.empower(partial)
+	for i := range n {
+		s.hosts = append(s.hosts, &simHost{exists: i < 2 || !late || s.chance(2), available: true, placed: true})
+	}
+	for i, h := range s.hosts {
+		for at, j := range s.random.Perm(n) {
+			// Partial rosters that meet: any two of them have a host in common.
+			if j == i || s.hosts[j].exists && h.exists && (!partial || at <= n/2) {
+				h.common.roster[j] = 1
+			}
+		}
+		if !h.exists {
+			h.common.roster[i] = 0
+		}
+		h.disk = h.common
+	}
+	for i, h := range s.hosts {
+		if h.exists {
+			s.say(i)
+		}
+	}
+	return s
+}
+
+// empower chooses what may happen: some of everything; to a mutant all that concerns it, often nothing else, and often.
+func (s *simulation) empower(partial bool) {
+	alone := s.without != intact && s.chance(2)
+	if alone {
+		s.storm = 80
+	}
+	for _, p := range simPowers {
+		concerns := s.without != intact && slices.Contains(p.concerns, s.without)
+		if concerns || !alone && s.random.IntN(len(simPowers)) < 4 && (!partial || !p.wipes) {
+			s.powers = append(s.powers, p.do)
+		}
+	}
+}
+
+// chance is true once in so many times.
+func (s *simulation) chance(of int) bool { return s.random.IntN(of) == 0 }
+
+func (s *simulation) content(revision int) simContent {
+	n := max(len(s.hosts), 4)
+	c := simContent{revision: revision, budget: 1 + s.random.IntN(1+s.random.IntN(n/2)), backwards: s.chance(4)}
+	if s.chance(3) {
+		c.percent, c.budget = true, []int{1, 10, 20, 25, 30, 34, 50}[s.random.IntN(7)]
+	}
+	return c
+}
+
+// step does one thing.
+func (s *simulation) step(at int) {
+	i := s.random.IntN(len(s.hosts))
+	switch p := s.random.IntN(1000); {
+	case p < s.storm && len(s.powers) > 0:
+		s.powers[s.random.IntN(len(s.powers))](s, i)
+	case p < s.storm+10 || at == 5:
+		s.apply(i)
+	case p < 280:
+		s.tell(i)
+	case p < 760:
+		s.arrive()
+		s.arrive()
+	case p < 870:
+		s.begin(i)
+	case p < 970:
+		s.progress(i)
+	default:
+		s.detect(i, s.random.IntN(len(s.hosts)))
+	}
+}
+
+// maxFlight is how many messages may be on their way.
+const maxFlight = 200
+
+// tell sends to all others how host i stands; it may be lost, doubled, and late for ever.
+func (s *simulation) tell(i int) {
+	h := s.hosts[i]
+	if !h.exists || h.down {
+		return
+	}
+	state := new(h.simState)
+	for j := range s.hosts {
+		if j == i || !s.heard(i, j) {
+			continue
+		}
+		for range [5]int{0, 1, 1, 1, 2}[s.random.IntN(5)] {
+			s.flight = append(s.flight, simMessage{i, j, state})
+		}
+	}
+	if over := len(s.flight) - maxFlight; over > 0 {
+		s.flight = slices.Delete(s.flight, 0, over)
+	}
+}
+
+// arrive delivers one of the messages on their way, half of the time the oldest.
+func (s *simulation) arrive() {
+	if len(s.flight) == 0 {
+		return
+	}
+	at := 0
+	if s.chance(2) {
+		at = s.random.IntN(len(s.flight))
+	}
+	m := s.flight[at]
+	s.flight = slices.Delete(s.flight, at, at+1)
+	if to := s.hosts[m.to]; to.exists && !to.down {
+		s.deliver(m.to, m.from, m.state)
+	}
+}
+
+// begin lets a host do what it may, host i before the others.
+func (s *simulation) begin(i int) {
+	for k := range s.hosts {
+		j := (i + k) % len(s.hosts)
+		h := s.hosts[j]
+		switch {
+		case h.permit != nil && h.available && !h.updating && !h.down && s.chance(2):
+			s.act(j, *h.permit)
+		case !s.mayAct(j):
+			continue
+		case s.without == noAtomic && h.ruling.Start && h.permit == nil && s.chance(2):
+			permit := h.ruling
+			h.permit = &permit
+		default:
+			s.act(j, h.ruling)
+		}
+		if !s.chance(3) {
+			s.say(j) // or the stop is faster than the word
+		}
+		return
+	}
+}
+
+// progress ends a host's turn or its pod's failure, host i's before those of others.
+func (s *simulation) progress(i int) {
+	for k := range s.hosts {
+		j := (i + k) % len(s.hosts)
+		h := s.hosts[j]
+		if h.down || !h.exists || h.available && !h.updating || !h.updating && !s.places(j) || s.chance(3) {
+			continue
+		}
+		revision := s.current(h.common)
+		if h.updating && s.chance(4) {
+			revision = s.current(h.started)
+		}
+		if revision != noPod {
+			s.finish(j, revision)
+			return
+		}
+	}
+}
+
+// detect is what host i thinks of host j: late, mostly right.
+func (s *simulation) detect(i, j int) {
+	h := s.hosts[i]
+	if i == j || h.down || !h.exists {
+		return
+	}
+	h.failed[j] = !s.heard(j, i)
+	h.quiet[j] = h.failed[j] || s.chance(8)
+	s.say(i)
+	s.doubt(i)
+}
+
+// doubt lets the present version go on without those that host i finds lost.
+func (s *simulation) doubt(i int) {
+	before := s.hosts[i].common.exclusions
+	for _, node := range s.hosts[i].ruling.Lost {
+		if s.chance(2) {
+			s.exclude(i, int(node[0]-'a'))
+		}
+	}
+	if s.hosts[i].common.exclusions != before {
+		s.settle(i)
+	}
+}
+
+// apply writes a version; several hosts may do so at once.
+func (s *simulation) apply(i int) {
+	h := s.hosts[i]
+	if h.down || !h.exists || h.common.isOut(i) || h.common.roster[i] == 0 || len(s.versions) > 12 {
+		return
+	}
+	generation := s.versions[h.common.version].generation + 1
+	at := slices.IndexFunc(s.versions, func(v simVersion) bool { return v.generation == generation })
+	switch {
+	case at >= 0 && s.chance(2): // the same file is pushed to many hosts, or several roll back at once
+		s.write(i, s.versions[at].simContent)
+	case s.chance(4):
+		c := s.content(s.versions[s.random.IntN(len(s.versions))].revision)
+		s.write(i, c)
+	default:
+		s.write(i, s.content(len(s.versions)))
+	}
+	s.doubt(i)
+}
