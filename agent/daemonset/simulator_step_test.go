@@ -8,8 +8,8 @@ import "slices"
 func newSimulation(seed uint64, without mutant, tracing bool) *simulation {
 	s := newFleet(seed, without, tracing)
 	n := 3 + s.random.IntN(4)
-	if without == noPersist {
-		n = 3 // a view of long ago is of use only where few have told a newer one
+	if without == noPersist || without == noStranger {
+		n = 3 // few have told a newer view, or know a new host
 	}
 	s.version(1, s.content(0))
 	s.storm = []int{10, 20, 40, 80}[s.random.IntN(4)]
@@ -18,24 +18,34 @@ func newSimulation(seed uint64, without mutant, tracing bool) *simulation {
 	for i := range n {
 		s.hosts = append(s.hosts, &simHost{exists: i < 2 || !late || s.chance(2), available: true, placed: true})
 	}
-	for i, h := range s.hosts {
-		for at, j := range s.random.Perm(n) {
-			// Partial rosters that meet: any two of them have a host in common.
-			if j == i || s.hosts[j].exists && h.exists && (!partial || at <= n/2) {
-				h.common.roster[j] = 1
-			}
-		}
-		if !h.exists {
-			h.common.roster[i] = 0
-		}
-		h.disk = h.common
-	}
+	s.introduce(partial)
 	for i, h := range s.hosts {
 		if h.exists {
 			s.say(i)
 		}
 	}
 	return s
+}
+
+// introduce tells the hosts who there is. A partial roster holds most of them, so that any two have a host in common: fleets that know
+// nothing of each other promise nothing to each other.
+func (s *simulation) introduce(partial bool) {
+	var there []int
+	for i, h := range s.hosts {
+		if h.exists {
+			there = append(there, i)
+		}
+	}
+	for _, i := range there {
+		h := s.hosts[i]
+		h.common.roster[i] = 1
+		for at, k := range s.random.Perm(len(there)) {
+			if !partial || at <= len(there)/2 {
+				h.common.roster[there[k]] = 1
+			}
+		}
+		h.disk = h.common
+	}
 }
 
 // empower chooses what may happen: some of everything; to a mutant all that concerns it, often nothing else, and often.
@@ -57,7 +67,7 @@ func (s *simulation) chance(of int) bool { return s.random.IntN(of) == 0 }
 
 func (s *simulation) content(revision int) simContent {
 	n := max(len(s.hosts), 4)
-	c := simContent{revision: revision, budget: 1 + s.random.IntN(1+s.random.IntN(n/2)), backwards: s.chance(4)}
+	c := simContent{revision: revision, budget: 1 + s.random.IntN(1+s.random.IntN(n-1)), backwards: s.chance(4)}
 	if s.chance(3) {
 		c.percent, c.budget = true, []int{1, 10, 20, 25, 30, 34, 50}[s.random.IntN(7)]
 	}

@@ -198,8 +198,6 @@ func (s *simulation) current(c simCommon) int {
 
 func (c simCommon) isOut(i int) bool { return c.out&(1<<i) != 0 }
 
-func (c simCommon) excluded(i int) bool { return c.exclusions[i] >= max(c.roster[i], 1) }
-
 func (s *simulation) view(c simCommon) *simView {
 	if v := s.views[c]; v != nil {
 		return v

@@ -22,6 +22,7 @@ var simPowers = []struct {
 	{do: (*simulation).flap},
 	{do: (*simulation).stick, concerns: []mutant{noHalt}},
 	{do: (*simulation).rollBack},
+	{do: (*simulation).push, concerns: []mutant{noStranger}},
 	{do: (*simulation).change, concerns: []mutant{noConfig}},
 	{do: (*simulation).recreate},
 	{do: func(s *simulation, i int) { s.hosts[i].turned = !s.hosts[i].turned; s.say(i) }, concerns: []mutant{noTurn}},
@@ -212,6 +213,19 @@ func (s *simulation) rollBack(i int) {
 	for _, j := range []int{i, s.random.IntN(len(s.hosts))} {
 		if h := s.hosts[j]; s.up(j) && h.common.roster[j] > 0 && !h.common.isOut(j) {
 			s.write(j, c)
+		}
+	}
+}
+
+// push writes one file on all hosts at once.
+func (s *simulation) push(int) {
+	if len(s.versions) > 12 {
+		return
+	}
+	c := s.content(len(s.versions))
+	for i, h := range s.hosts {
+		if s.up(i) && h.common.roster[i] > 0 && !h.common.isOut(i) {
+			s.write(i, c)
 		}
 	}
 }

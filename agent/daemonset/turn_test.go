@@ -2,7 +2,7 @@ package daemonset
 
 import (
 	"os"
-	"runtime"
+	goruntime "runtime"
 	"runtime/debug"
 	"strconv"
 	"strings"
@@ -48,7 +48,7 @@ func campaign(first, count uint64, without mutant, bad func(wrong string) bool) 
 	var next, updates atomic.Int64
 	var lock sync.Mutex
 	var workers sync.WaitGroup
-	for range runtime.GOMAXPROCS(0) {
+	for range goruntime.GOMAXPROCS(0) {
 		workers.Go(func() {
 			for n := next.Add(1) - 1; n < int64(count); n = next.Add(1) - 1 {
 				wrong, s := simulate(first+uint64(n), without, simSteps, false)
