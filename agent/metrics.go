@@ -2,6 +2,7 @@ package agent
 
 import (
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"time"
 
@@ -9,6 +10,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/picketd/picket/agent/daemonset"
 )
 
 // MetricsSnapshot is what a scrape shows. It is read once by each collector and never changed after it was handed over.
@@ -79,9 +82,9 @@ func (m *metrics) reloaded(err error) {
 type snapshotCollector struct {
 	read func() MetricsSnapshot
 
-	containerdUp, pods, restarts, images, imageBytes, manifestErrors, objects, events, expiry *prometheus.Desc
-	kube                                                                                      kubeDescs
-	fleet                                                                                     fleetDescs
+	containerdUp, pods, restarts, images, imageBytes, manifestErrors, objects, events, expiry, blocked *prometheus.Desc
+	kube                                                                                               kubeDescs
+	fleet                                                                                              fleetDescs
 }
 
 func newSnapshotCollector(read func() MetricsSnapshot) *snapshotCollector {
@@ -96,14 +99,16 @@ func newSnapshotCollector(read func() MetricsSnapshot) *snapshotCollector {
 		objects:        describe("picket_objects", "Objects in the store by kind.", "kind"),
 		events:         describe("picket_events_total", "Events recorded by this agent by reason.", "reason"),
 		expiry:         describe("picket_certificate_expiry_timestamp_seconds", "When this host's certificate, and the authority it trusts, end. Alert when two weeks are left.", "certificate"),
-		kube:           newKubeDescs(),
-		fleet:          newFleetDescs(),
+		blocked: describe("picket_rollout_blocked", "Whether an update does not go on by itself, and why; the condition RolloutBlocked names the hosts."+fleetWide,
+			"namespace", "daemonset", "reason"),
+		kube:  newKubeDescs(),
+		fleet: newFleetDescs(),
 	}
 }
 
 // Describe names every metric; those of labels alone, whose label names are not known before, have a collector of their own.
 func (c *snapshotCollector) Describe(out chan<- *prometheus.Desc) {
-	for _, d := range []*prometheus.Desc{c.containerdUp, c.pods, c.restarts, c.images, c.imageBytes, c.manifestErrors, c.objects, c.events, c.expiry} {
+	for _, d := range []*prometheus.Desc{c.containerdUp, c.pods, c.restarts, c.images, c.imageBytes, c.manifestErrors, c.objects, c.events, c.expiry, c.blocked} {
 		out <- d
 	}
 	c.kube.describe(out)
@@ -128,6 +133,9 @@ func (c *snapshotCollector) Collect(out chan<- prometheus.Metric) {
 	for certificate, end := range s.Certificates {
 		send.gauge(c.expiry, float64(end.Unix()), certificate)
 	}
+	for _, ds := range s.DaemonSets {
+		c.sendBlocked(send, ds)
+	}
 	phases := map[corev1.PodPhase]int{}
 	for _, pod := range s.Pods {
 		phases[pod.Status.Phase]++
@@ -138,6 +146,15 @@ func (c *snapshotCollector) Collect(out chan<- prometheus.Metric) {
 	}
 	c.kube.send(send, s)
 	c.fleet.send(send, s.Fleet)
+}
+
+func (c *snapshotCollector) sendBlocked(send sender, ds *appsv1.DaemonSet) {
+	for _, reason := range daemonset.BlockedReasons {
+		is := func(condition appsv1.DaemonSetCondition) bool {
+			return condition.Type == daemonset.ConditionBlocked && condition.Status == corev1.ConditionTrue && condition.Reason == reason
+		}
+		send.gauge(c.blocked, truth(slices.ContainsFunc(ds.Status.Conditions, is)), ds.Namespace, ds.Name, reason)
+	}
 }
 
 func (c *snapshotCollector) sendRestarts(send sender, pod *corev1.Pod) {

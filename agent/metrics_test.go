@@ -25,6 +25,7 @@ func testSnapshot() MetricsSnapshot {
 		Status: appsv1.DaemonSetStatus{
 			ObservedGeneration: 3, DesiredNumberScheduled: 9, CurrentNumberScheduled: 8, NumberReady: 7, UpdatedNumberScheduled: 6,
 			NumberAvailable: 5, NumberUnavailable: 2, NumberMisscheduled: 1,
+			Conditions: []appsv1.DaemonSetCondition{{Type: "RolloutBlocked", Status: corev1.ConditionTrue, Reason: "HostLost"}},
 		},
 	}
 	owner := metav1.OwnerReference{Kind: "DaemonSet", Name: "web", UID: "ds-uid", Controller: new(true)}
@@ -128,6 +129,10 @@ picket_pods{phase="Pending"} 0
 picket_pods{phase="Running"} 1
 picket_pods{phase="Succeeded"} 0
 picket_pods{phase="Unknown"} 0
+picket_rollout_blocked{daemonset="web",namespace="default",reason="CannotMakePod"} 0
+picket_rollout_blocked{daemonset="web",namespace="default",reason="HostLost"} 1
+picket_rollout_blocked{daemonset="web",namespace="default",reason="HostStuck"} 0
+picket_rollout_blocked{daemonset="web",namespace="default",reason="Paused"} 0
 `
 	if got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)

@@ -221,3 +221,20 @@ func (l *loop) rollBack(name types.NamespacedName, d *daemonSet) {
 	l.log.Warn(text, "daemonset", name)
 	l.events.record(referenceTo("apps/v1", "DaemonSet", d.object), corev1.EventTypeWarning, "RolledBack", text)
 }
+
+// tellRollout records as events what keeps an update on this host from going on by itself, when that begins.
+func (l *loop) tellRollout(d *daemonSet, before, now daemonset.Status) {
+	reason := ""
+	switch {
+	case now.Stuck && !before.Stuck:
+		reason = "ProgressDeadlineExceeded"
+	case now.Code == before.Code && now.Detail == before.Detail:
+	case now.Code == daemonset.CodeFailed, now.Code == daemonset.CodeHalted, now.Code == daemonset.CodeAside:
+		reason = "RolloutBlocked"
+	}
+	if reason == "" {
+		return
+	}
+	l.log.Warn(now.Reason, "reason", reason, "daemonset", d.object.Namespace+"/"+d.object.Name)
+	l.events.record(referenceTo("apps/v1", "DaemonSet", d.object), corev1.EventTypeWarning, reason, now.Reason)
+}

@@ -110,6 +110,7 @@ func (l *loop) carryOut(ctx context.Context, name types.NamespacedName, d *daemo
 		l.forgetWhenGone(name, d)
 		return
 	}
+	l.tellRollout(d, d.own, decision.Status)
 	d.own, d.unsummed = decision.Status, true
 	l.fleet.say(name.String(), decision.Status.Encode())
 	l.ask(ctx, d, decision.Blockers)

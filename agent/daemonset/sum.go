@@ -31,6 +31,9 @@ const (
 	BlockedByPause      = "Paused"
 )
 
+// BlockedReasons are all of them.
+var BlockedReasons = [...]string{BlockedByStuckHost, BlockedByLostHost, BlockedByAsideHosts, BlockedByPause}
+
 // maxNamed bounds how many hosts a condition's message names, maxReason what is said of one, in bytes.
 const (
 	maxNamed  = 5
