@@ -174,10 +174,7 @@ func simulate(seed uint64, without mutant, steps int, tracing bool) (wrong strin
 	if len(stuck) == 0 {
 		return "", s
 	}
-	for i, h := range s.hosts {
-		s.note("%s: version %d runs %d available %t updating %t roster %v out %b excl %v: %+v", simNames[i], h.common.version, h.runs, h.available,
-			h.updating, h.common.roster[:len(s.hosts)], h.common.out, h.common.exclusions[:len(s.hosts)], h.ruling)
-	}
+	s.note("%s", s.stand())
 	return unfinished + strings.Join(stuck, ", "), s
 }
 

@@ -35,6 +35,10 @@ const (
 	noHalt     mutant = "a host that is stuck stops nobody"
 )
 
+var mutants = []mutant{
+	noAck, noRoster, noRank, noTurn, noStranger, noPersist, noIntent, noAtomic, noEntry, noOwnWord, noConfig, noScope, noVouch, noWipe, noUpdating, noShare, noHalt,
+}
+
 const maxSimHosts = 8
 
 var simNames = [maxSimHosts]string{"a", "b", "c", "d", "e", "f", "g", "h"}
@@ -252,6 +256,10 @@ func (s *simulation) mutate(p Peer, view *simView, j int) Peer {
 	case noRoster:
 		if p.Version == view.common.Version() && p.View != (Digest{}) {
 			p.View = view.digest
+		}
+	case noStranger:
+		if !p.Told {
+			p.Told, p.View = true, Digest{1}
 		}
 	case noRank:
 		p.Done = true

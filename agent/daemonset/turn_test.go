@@ -85,9 +85,7 @@ func TestSimulatedRollouts(t *testing.T) {
 
 // A clause of the rule is needed when some schedule breaks the promise without it.
 func TestMutantsOfTheRule(t *testing.T) {
-	for _, m := range []mutant{
-		noAck, noRoster, noRank, noTurn, noStranger, noPersist, noIntent, noAtomic, noEntry, noOwnWord, noConfig, noScope, noVouch, noWipe, noUpdating, noShare, noHalt,
-	} {
+	for _, m := range mutants {
 		t.Run(string(m), func(t *testing.T) {
 			seed, found, _ := campaign(0, simulated, m, func(wrong string) bool { return wrong != "" && !strings.HasPrefix(wrong, unfinished) })
 			if !found {
