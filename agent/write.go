@@ -173,6 +173,11 @@ func (l *loop) prepare(object manifest.Object) (cluster.Write, error) {
 		ds = ds.DeepCopy()
 		ds.UID = daemonset.UID(ref.Kind, ref.Namespace, ref.Name, l.store.Birth(storeKey(ref)))
 		b.Revisions = daemonset.NextHistory(b.Revisions, ds, l.revisionsOf(types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}))
+		for _, r := range b.Revisions {
+			if r.CreationTimestamp.IsZero() {
+				r.CreationTimestamp = metav1.NewTime(l.now())
+			}
+		}
 	}
 	bytes, err := json.Marshal(b)
 	if err != nil {

@@ -9,6 +9,8 @@ import (
 	"k8s.io/apimachinery/pkg/runtime"
 	"k8s.io/apimachinery/pkg/runtime/schema"
 	"k8s.io/apimachinery/pkg/types"
+
+	"github.com/picketd/picket/agent/daemonset"
 )
 
 // Object is what the cache holds: typed API objects with metadata. Once in the cache it must never be changed.
@@ -47,6 +49,8 @@ type Backend interface {
 	Logs(ctx context.Context, pod *corev1.Pod, opts *corev1.PodLogOptions, w io.Writer) error
 	// Exec runs a command in a container; it returns the exit code, or an error when it could not be run.
 	Exec(ctx context.Context, pod *corev1.Pod, container string, e Exec) (int, error)
+	// Why tells how far a DaemonSet's rollout has come and what each host waits for; NotFound when there is no such DaemonSet.
+	Why(ctx context.Context, daemonSet types.NamespacedName) (*daemonset.Why, error)
 }
 
 // Exec is a command to run with its streams.

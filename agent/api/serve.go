@@ -85,6 +85,9 @@ func (s *Server) answer(w http.ResponseWriter, c *call) error {
 		if a := s.actionOf(c.URL.Path); a != nil {
 			return s.act(w, c, a)
 		}
+		if name, ok := whyOf(c.URL.Path); ok {
+			return s.why(w, c, name)
+		}
 		if describes := describe(c.URL.Path); describes != nil {
 			describes(w, c.Request)
 			return nil

@@ -41,6 +41,7 @@ func (s *Server) watch(w http.ResponseWriter, c *call) error {
 		ctx, cancel = context.WithTimeout(ctx, time.Duration(min(*opts.TimeoutSeconds, int64(maxTimeout/time.Second)))*time.Second)
 		defer cancel()
 	}
+	warn(w, s.standstill(sel))
 	st.open()
 	for _, obj := range initial {
 		st.send(watch.Added, obj)

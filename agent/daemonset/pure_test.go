@@ -34,7 +34,7 @@ var allowedImports = map[string][]string{
 	"k8s.io/api/apps/v1":                                      nil,
 	"k8s.io/api/core/v1":                                      nil,
 	"k8s.io/apimachinery/pkg/api/equality":                    nil,
-	"k8s.io/apimachinery/pkg/apis/meta/v1":                    {"ObjectMeta", "OwnerReference", "NewControllerRef", "NewTime", "ObjectNameField", "Time"},
+	"k8s.io/apimachinery/pkg/apis/meta/v1":                    {"NamespaceDefault", "ObjectMeta", "OwnerReference", "NewControllerRef", "NewTime", "ObjectNameField", "Time", "TypeMeta"},
 	"k8s.io/apimachinery/pkg/runtime":                         {"RawExtension"},
 	"k8s.io/apimachinery/pkg/types":                           nil,
 	"k8s.io/apimachinery/pkg/util/intstr":                     nil,

@@ -9,6 +9,7 @@ import (
 	"k8s.io/cli-runtime/pkg/genericiooptions"
 	"k8s.io/client-go/rest"
 	kubectl "k8s.io/kubectl/pkg/cmd"
+	cmdutil "k8s.io/kubectl/pkg/cmd/util"
 	"k8s.io/kubectl/pkg/util/templates"
 )
 
@@ -40,7 +41,9 @@ func newCommand(streams genericiooptions.IOStreams, lookupEnv func(string) (stri
 The commands are kubectl's. They talk to the agent of this host, picketd, through its unix socket, or to any host of the fleet with
 --kubeconfig. Any host answers for the whole fleet.`
 	remove(root, absent)
-	root.AddCommand(newPKICommand(streams), newAdmitCommand(flags, streams), newLeaveCommand(flags, streams))
+	factory := cmdutil.NewFactory(flags)
+	root.AddCommand(newWhyCommand(factory, streams), newPKICommand(streams), newAdmitCommand(flags, streams), newLeaveCommand(flags, streams))
+	pauseDaemonSets(root, factory)
 	group(root)
 	root.PersistentFlags().StringVar(&conn.socket, "socket", "", "Unix socket of the agent to talk to (also PICKET_SOCKET; default "+defaultSocket+")")
 	root.PersistentFlags().Lookup("kubeconfig").Usage = "Kubeconfig to reach a host through the network, in place of the socket (also PICKET_KUBECONFIG)"
@@ -62,7 +65,7 @@ func remove(root *cobra.Command, names []string) {
 // groups are the sections of `picket help`; what they do not name comes last, under "Other Commands".
 var groups = []struct{ title, commands string }{
 	{"Run and change DaemonSets:", "apply create diff edit replace patch set delete rollout label annotate"},
-	{"See what runs:", "get describe events logs top wait explain"},
+	{"See what runs:", "get why describe events logs top wait explain"},
 	{"Inside containers:", "exec cp attach port-forward debug"},
 	{"Hosts:", "cordon uncordon drain taint admit leave pki"},
 }

@@ -14,10 +14,13 @@ import (
 
 	"github.com/rogpeppe/go-internal/testscript"
 	corev1 "k8s.io/api/core/v1"
+	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/picketd/picket/agent/api"
 	"github.com/picketd/picket/agent/api/apitest"
+	"github.com/picketd/picket/agent/daemonset"
 	"github.com/picketd/picket/cluster/pki"
 )
 
@@ -71,7 +74,30 @@ func serve(host *apitest.Host) *apitest.Host {
 		_, err := fmt.Fprintf(w, "Hello from %s\n", opts.Container)
 		return err
 	}
+	host.Backend.OnWhy = why
 	return host
+}
+
+// why is of web, which is blocked, and of done in the namespace shop, which no host runs.
+func why(name types.NamespacedName) (*daemonset.Why, error) {
+	answer := &daemonset.Why{ObjectMeta: metav1.ObjectMeta{Namespace: name.Namespace, Name: name.Name}}
+	switch name.String() {
+	case "shop/done":
+		answer.Rollout = daemonset.WhyRollout{State: daemonset.RolloutComplete, Message: "complete: no host is to run it"}
+	case "default/web":
+		answer.Rollout = daemonset.WhyRollout{
+			State: daemonset.RolloutBlocked, Message: "blocked: 1 of 3 pods are updated; host-03, lost in the update, may come back", Command: "picket delete node host-03",
+		}
+		answer.Hosts = []daemonset.WhyHost{
+			{Host: "host-01", Placed: true, By: "disktype=ssd", Pod: "web-x2z4k", Revision: 3, RevisionHash: "5d4f", Current: true, State: daemonset.HostAvailable},
+			{Host: "host-02", Placed: true, By: "disktype=ssd", Pod: "web-aaaaa", Revision: 2, RevisionHash: "6b8c", State: daemonset.HostAvailable, Message: "waiting for host-03"},
+			{Host: "host-03", Placed: true, Guess: true, Pod: "web-bbbbb", RevisionHash: "7f9c", State: daemonset.HostSilent, Message: "no word from it since noon"},
+			{Host: "host-04", By: "taint dedicated=gpu:NoSchedule is not tolerated", State: daemonset.HostNotPlaced},
+		}
+	default:
+		return nil, apierrors.NewNotFound(apitest.DaemonSets, name.Name)
+	}
+	return answer, nil
 }
 
 // TestScripts runs picket as people do, as a process of its own, against an agent's API on a unix socket and on TLS.
@@ -83,6 +109,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("SOCKET", host.Socket)
 			env.Setenv("PICKET_SOCKET", host.Socket)
 			env.Setenv("ADMIN", host.Kubeconfig(env.T().(testing.TB), "alice", apitest.Admins))
+			env.Setenv("OPERATOR", host.Kubeconfig(env.T().(testing.TB), "olga", apitest.Operators))
 			env.Setenv("VIEWER", host.Kubeconfig(env.T().(testing.TB), "vera", apitest.Viewers))
 			env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 			// A trap: whoever reads it talks to nobody.

@@ -38,13 +38,14 @@ func Versions(agent uint16) func() uint64 {
 	return func() uint64 { return uint64(agent)<<48 | n.Add(1) }
 }
 
-// Backend writes straight into the cache. Its functions replace logs and exec; without them there are none.
+// Backend writes straight into the cache. Its functions replace logs, exec and why; without them there are none.
 type Backend struct {
 	Cache *api.Cache
 	// OnWrite, when set, is called before a write and may refuse it.
 	OnWrite func(api.Write) error
 	OnLogs  func(ctx context.Context, pod *corev1.Pod, opts *corev1.PodLogOptions, w io.Writer) error
 	OnExec  func(ctx context.Context, pod *corev1.Pod, container string, e api.Exec) (int, error)
+	OnWhy   func(name types.NamespacedName) (*daemonset.Why, error)
 
 	mu     sync.Mutex
 	writes []api.Write
@@ -122,4 +123,11 @@ func (b *Backend) Exec(ctx context.Context, pod *corev1.Pod, container string, e
 		return 0, errors.New("there is no exec in this test")
 	}
 	return b.OnExec(ctx, pod, container, e)
+}
+
+func (b *Backend) Why(_ context.Context, name types.NamespacedName) (*daemonset.Why, error) {
+	if b.OnWhy == nil {
+		return nil, apierrors.NewNotFound(DaemonSets, name.Name)
+	}
+	return b.OnWhy(name)
 }
