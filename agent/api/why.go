@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
+	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime/schema"
@@ -62,7 +63,7 @@ func (s *Server) standstill(sel selection) []string {
 		switch {
 		case c.Type == daemonset.ConditionProgressing && c.Reason == "RolloutPaused":
 			return []string{fmt.Sprintf("the rollout of daemon set %q is paused, %s: picket rollout resume ds/%s lets it go on", sel.name, c.Message, sel.name)}
-		case c.Type == "RolloutBlocked" && c.Status == "True":
+		case c.Type == daemonset.ConditionBlocked && c.Status == corev1.ConditionTrue:
 			return []string{fmt.Sprintf("the rollout of daemon set %q is blocked: %s", sel.name, c.Message)}
 		}
 	}

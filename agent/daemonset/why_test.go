@@ -77,7 +77,8 @@ func TestWhyInOneSentence(t *testing.T) {
 		{"lost before the update", nil, []Status{whyWord("a", old, false, updating), whyWord("b", old, false, unheard, gone)}, RolloutProgressing, "0 of 2 pods are updated; a is updating", ""},
 		{"stuck", elsewhere, []Status{whyWord("a", current, true, stuck), whyWord("b", old, false, says(CodeHalted, "a"))}, RolloutBlocked, "blocked: 1 of 2 pods are updated; a did not become available in time", "picket rollout undo ds/web -n shop"},
 		{"no host can", nil, []Status{whyWord("a", old, false, aside), whyWord("b", old, false, aside)}, RolloutBlocked, "blocked: 0 of 2 pods are updated; a, b cannot make the next pod", "picket rollout undo ds/web"},
-		{"one host cannot", nil, []Status{whyWord("a", old, false, aside), whyWord("b", old, false, updating)}, RolloutProgressing, "0 of 2 pods are updated; b is updating", ""},
+		{"only one host cannot", nil, []Status{whyWord("a", old, false, aside), whyWord("b", current, true)}, RolloutBlocked, "blocked: 1 of 2 pods are updated; a cannot make the next pod", ""},
+		{"one host cannot, the others go on", nil, []Status{whyWord("a", old, false, aside), whyWord("b", old, false, updating)}, RolloutProgressing, "0 of 2 pods are updated; b is updating", ""},
 	} {
 		var changes []func(*appsv1.DaemonSet)
 		if tt.change != nil {

@@ -2,7 +2,6 @@ package daemonset
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -18,8 +17,8 @@ func (q question) rollout() WhyRollout {
 	r := WhyRollout{Desired: s.DesiredNumberScheduled, Updated: s.UpdatedNumberScheduled, Available: s.NumberAvailable}
 	r.RevisionHash, r.Revision = q.current()
 	counted := fmt.Sprintf("%d of %d pods are updated", r.Updated, r.Desired)
-	why, command := q.blocked()
-	switch reason := progressOf(s); {
+	why, command := q.obstacle()
+	switch reason := reasonOf(s, ConditionProgressing); {
 	case reason == "RolloutComplete" && r.Desired == 0:
 		r.State, r.Message = RolloutComplete, "complete: no host is to run it"
 	case reason == "RolloutComplete":
@@ -36,41 +35,44 @@ func (q question) rollout() WhyRollout {
 	return r
 }
 
-func progressOf(s appsv1.DaemonSetStatus) string {
+func reasonOf(s appsv1.DaemonSetStatus, condition appsv1.DaemonSetConditionType) string {
 	for _, c := range s.Conditions {
-		if c.Type == ConditionProgressing {
+		if c.Type == condition {
 			return c.Reason
 		}
 	}
 	return ""
 }
 
-// blocked says what keeps the rollout from going on by itself, "" when nothing does, and the command that helps: a revision that cannot
-// run is taken back, a host that was lost in its turn is given up.
-func (q question) blocked() (why, command string) {
-	stuck := q.hosts(func(w Status) bool { return w.Stuck && w.Silent == "" })
-	if len(stuck) > 0 {
-		return named(stuck) + " did not become available in time", q.command("undo")
-	}
-	waitsForLost := func(w Status) bool { return w.Code == CodeFailed && w.Silent == "" }
-	lost := q.hosts(func(w Status) bool { return w.Silent != "" && (w.Updating || !w.Unheard) })
-	if slices.ContainsFunc(q.words, waitsForLost) && len(lost) > 0 {
+// obstacle says what keeps the rollout from going on by itself, "" when nothing does or it goes on elsewhere, and the command that helps:
+// a revision that cannot run is taken back, a host that was lost in its turn is given up.
+func (q question) obstacle() (why, command string) {
+	switch reason := reasonOf(q.ds.Status, ConditionBlocked); {
+	case reason == BlockedByStuckHost:
+		return named(q.hosts(func(w Status) bool { return stuck(q.ds, w) })) + " did not become available in time", q.command("undo")
+	case len(q.updating()) > 0:
+	case reason == BlockedByLostHost:
+		lost := q.hosts(func(w Status) bool { return lostInTurn(q.ds, w) })
 		return named(lost) + ", lost in the update, may come back", "picket delete node " + lost[0]
-	}
-	left := q.hosts(func(w Status) bool { return w.Placed && !w.Updated && w.Silent == "" })
-	aside := q.hosts(func(w Status) bool { return w.Placed && w.Aside && w.Silent == "" })
-	if len(aside) > 0 && len(aside) == len(left) {
-		return named(aside) + " cannot make the next pod", q.command("undo")
+	case reason == BlockedByAsideHosts:
+		if q.ds.Status.UpdatedNumberScheduled == 0 { // else it is the host, not the revision
+			command = q.command("undo")
+		}
+		return named(q.hosts(func(w Status) bool { return w.Aside && w.Placed && !w.Updated })) + " cannot make the next pod", command
 	}
 	return "", ""
 }
 
+// updating are the hosts whose turn it is, as far as they are heard.
+func (q question) updating() []string {
+	return q.hosts(func(w Status) bool { return w.Updating && w.Silent == "" })
+}
+
 // underway names the hosts that the rollout is at, or what it waits for.
 func (q question) underway() string {
-	updating := q.hosts(func(w Status) bool { return w.Updating && w.Silent == "" })
 	unheard := q.hosts(func(w Status) bool { return behind(q.ds, w) && w.Silent == "" })
 	missing := q.hosts(func(w Status) bool { return w.Placed && (!w.Available || w.Silent != "") })
-	switch {
+	switch updating := q.updating(); {
 	case len(updating) == 1:
 		return "; " + updating[0] + " is updating"
 	case len(updating) > 1:
