@@ -200,14 +200,14 @@ func (f *fleet) tell(objects []cluster.Object) {
 	}
 }
 
-// say is this host's word on a unit; nil takes it back.
-func (f *fleet) say(unit string, body []byte) {
+// say is this host's word on a unit; nil takes it back. All hear it in the end, and first those that wait for it.
+func (f *fleet) say(unit string, body []byte, waiting ...string) {
 	said, changed, err := f.statuses.Say(unit, body)
 	switch {
 	case err != nil:
 		f.log.Error("other hosts do not hear how this one stands", "unit", unit, "error", err)
 	case changed && f.replication != nil:
-		f.replication.TellStatus(said)
+		f.replication.TellStatus(said, waiting...)
 	}
 }
 

@@ -112,7 +112,7 @@ func (l *loop) carryOut(ctx context.Context, name types.NamespacedName, d *daemo
 	}
 	l.tellRollout(d, d.own, decision.Status)
 	d.own, d.unsummed = decision.Status, true
-	l.fleet.say(name.String(), decision.Status.Encode())
+	l.fleet.say(name.String(), decision.Status.Encode(), decision.Next...)
 	l.ask(ctx, d, decision.Blockers)
 	if decision.Raise {
 		l.raise(d, now)

@@ -111,13 +111,16 @@ func (r *Replication) Tell(objects []Object) {
 	r.spread(setObjects, keys, "")
 }
 
-// TellStatus spreads statuses that were said here.
-func (r *Replication) TellStatus(statuses ...Status) {
-	keys := make([]string, 0, len(statuses))
-	for _, st := range statuses {
-		keys = append(keys, st.id().key())
+// TellStatus spreads a status that was said here. The hosts that wait for it are told directly, whoever else is on the way to them.
+func (r *Replication) TellStatus(st Status, waiting ...string) {
+	key := st.id().key()
+	near := r.neighbours()
+	for _, node := range waiting {
+		if node != r.config.Node && r.listed(node) && !slices.Contains(near, node) {
+			r.send(node, setStatuses, []string{key})
+		}
 	}
-	r.spread(setStatuses, keys, "")
+	r.spread(setStatuses, []string{key}, "")
 }
 
 // digest stands for all that this host has.
@@ -167,7 +170,9 @@ func (r *Replication) renew() {
 	if err != nil {
 		r.log.Error("this host's statuses cannot be signed with its new certificate", "err", err)
 	}
-	r.TellStatus(renewed...)
+	for _, st := range renewed {
+		r.TellStatus(st)
+	}
 }
 
 // reconsider looks anew what other hosts take, and tells when that has changed: the roster or the authorities did.

@@ -2,6 +2,7 @@ package daemonset
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -30,7 +31,11 @@ func (p *planner) ask() {
 			p.Exclude[node] = t.View.Roster[node].Number
 		}
 	}
-	p.near = p.own.Old && t.near()
+	if p.ruling.Pending {
+		p.Next = t.next(p.own.Old)
+		p.near = p.own.Old && slices.Contains(p.Next, t.Self)
+		p.Next = slices.DeleteFunc(p.Next, func(node string) bool { return node == t.Self })
+	}
 	p.Rollback = rollsBack(p.view.DaemonSet) && p.hopeless()
 }
 
@@ -104,19 +109,29 @@ func (w Word) peer(revision string) Peer {
 	}
 }
 
-// near says whether the host is among the first that are not done, twice as many as may be down at a time.
-func (t Turn) near() bool {
-	ahead, placed := 0, 1
+// next are the first that are not done, in the order of their turns, twice as many as may be down at a time; self says whether this
+// host is one that is not done.
+func (t Turn) next(self bool) []string {
+	var waiting []string
+	placed := 1
 	for node := range t.View.Roster {
-		if node == t.Self || !t.View.counts(node) {
+		if !t.View.counts(node) || node == t.Self && !self {
 			continue
 		}
 		p := t.Peers[node]
-		acknowledged := p.acknowledges(t.Digest)
+		acknowledged := node != t.Self && p.acknowledges(t.Digest)
 		placed += int(one(acknowledged && p.Placed))
-		ahead += int(one(t.Before(node, t.Self) && !(acknowledged && (p.Done || p.away()))))
+		if !acknowledged || !p.Done && !p.away() {
+			waiting = append(waiting, node)
+		}
 	}
-	return ahead < 2*t.Budget(placed)
+	slices.SortFunc(waiting, func(a, b string) int {
+		if t.Before(a, b) {
+			return -1
+		}
+		return int(one(t.Before(b, a)))
+	})
+	return waiting[:min(len(waiting), 2*t.Budget(placed))]
 }
 
 // mayNot says why the host's available pod of an older revision stays; zero when the turn is its own.

@@ -154,6 +154,8 @@ type Decision struct {
 	Raise bool
 	// Blockers are the hosts that this one waits for in a rolling update.
 	Blockers []Blocker
+	// Next are the hosts whose turn comes first, this one not among them: they are told directly.
+	Next []string
 	// Exclude are hosts that the version goes on without, and up to which entry; any door may write that.
 	Exclude map[string]uint64
 	// Rollback: the update has failed, and a door is to write the previous revision.
