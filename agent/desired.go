@@ -29,11 +29,10 @@ type daemonSet struct {
 	dirty     bool // to be planned
 	wakeUp    time.Time
 
-	exclusions map[string]exclusion // by host, of any version
-	viewStale  bool                 // what follows is to be made anew
-	common     daemonset.Common
-	digest     daemonset.Digest
-	config     string // stands for the contents of the ConfigMaps and Secrets that the template names
+	viewStale bool // what follows is to be made anew
+	common    daemonset.Common
+	digest    daemonset.Digest
+	config    string // stands for the contents of the ConfigMaps and Secrets that the template names
 
 	own        daemonset.Status                // this host's word, as it was last decided
 	others     map[string]daemonset.Status     // the other hosts' words
@@ -134,7 +133,7 @@ func (l *loop) shown(objects []cluster.Object) {
 // overwritten tells of a write that was lost: two hosts took one of the same object, without knowledge of each other.
 func (l *loop) overwritten(o cluster.Overwrite) {
 	_, own := hostOf(o.Loser.Key)
-	if _, _, excluded := refOfExclusion(o.Loser.Key); own || excluded {
+	if _, excluded := excludes(o.Loser.Key); own || excluded {
 		return
 	}
 	ref, err := refOfKey(o.Loser.Key)
@@ -163,8 +162,8 @@ func (l *loop) show(o cluster.Object) error {
 	if name, ok := hostOf(o.Key); ok {
 		return l.showHost(name, o)
 	}
-	if name, node, ok := refOfExclusion(o.Key); ok {
-		l.showExclusion(name, node, o)
+	if name, ok := excludes(o.Key); ok {
+		l.showExclusion(name)
 		return nil
 	}
 	ref, err := refOfKey(o.Key)

@@ -226,7 +226,7 @@ const (
 func (l *loop) adoptOrphans() {
 	l.toAdopt = l.now().Add(adoptEvery + rand.N(adoptWithin))
 	for _, key := range l.store.Orphans() {
-		if _, _, excluded := refOfExclusion(key); excluded {
+		if _, excluded := excludes(key); excluded {
 			continue // its version is its content: who waits for the host excludes it anew
 		}
 		if owner, own := hostOf(key); l.out != "" || own && owner != l.node.name || !own && !l.fleet.door() {

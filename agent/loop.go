@@ -140,6 +140,7 @@ func (l *loop) trouble(reason string, err error) {
 func (l *loop) run(ctx context.Context) {
 	defer close(l.ended)
 	news := l.runtime.Subscribe(ctx)
+	l.setWord(false) // until containerd has answered
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {

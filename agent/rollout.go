@@ -71,9 +71,9 @@ func (l *loop) viewsChanged() {
 func (l *loop) commonOf(name types.NamespacedName, d *daemonSet) (c daemonset.Common, config string) {
 	o, _ := l.store.Get(storeKey(manifest.RefOf(d.object)))
 	c = daemonset.Common{Generation: o.Version.Generation, Hash: o.Version.Hash, Roster: l.roster, Exclusions: map[string]uint64{}}
-	for node, e := range d.exclusions {
-		if e.of(c) && l.store.Believed(exclusionKey(name, node)) {
-			c.Exclusions[node] = e.entry
+	for node := range l.roster {
+		if e, ok := l.exclusionOf(name, node, c); ok && l.store.Believed(exclusionKey(name, node)) {
+			c.Exclusions[node] = e.entry()
 		}
 	}
 	versions, config := l.configsOf(d.object)
@@ -108,19 +108,23 @@ func (l *loop) wordsOf(d *daemonSet) map[string]daemonset.Word {
 			continue
 		}
 		status, told := d.others[node]
-		words[node] = daemonset.Word{Status: status, Told: told, Failed: !l.members[node].Alive, Quiet: quiet[node]}
+		failed := !l.members[node].Alive || l.helpless(node) && status.Generation < d.object.Generation
+		words[node] = daemonset.Word{Status: status, Told: told, Failed: failed, Quiet: quiet[node]}
 	}
 	return words
+}
+
+// helpless says whether a host has told that its containerd does not answer: until it knows what runs there it decides nothing.
+func (l *loop) helpless(node string) bool {
+	n, ok := l.nodes[node]
+	return ok && n.ready.status == corev1.ConditionFalse
 }
 
 // exclusion is up to which entry a version of a DaemonSet goes on without a host. It is an object of its own, whose version says it all:
 // hosts that exclude the same write the same, and the one for a later version of the DaemonSet, or a higher entry, wins.
 //
 //	generation: the DaemonSet's; hash: the first 20 bytes of the DaemonSet's | entry 8 | attempt 4
-type exclusion struct {
-	version cluster.Version
-	entry   uint64
-}
+type exclusion cluster.Version
 
 const (
 	exclusionKind = "Exclusion"
@@ -131,31 +135,37 @@ func exclusionKey(ds types.NamespacedName, node string) string {
 	return exclusionKind + "/" + ds.String() + "/" + node
 }
 
-func exclusionOf(v cluster.Version) exclusion {
-	return exclusion{v, binary.BigEndian.Uint64(v.Hash[excludedHash:])}
+func newExclusion(c daemonset.Common, entry uint64, attempt uint32) exclusion {
+	e := exclusion{Generation: c.Generation, Hash: c.Hash}
+	binary.BigEndian.PutUint64(e.Hash[excludedHash:], entry)
+	binary.BigEndian.PutUint32(e.Hash[excludedHash+8:], attempt)
+	return e
 }
 
-// of says whether an exclusion is from the version that is now.
-func (e exclusion) of(c daemonset.Common) bool {
-	return e.version.Generation == c.Generation && [excludedHash]byte(e.version.Hash[:]) == [excludedHash]byte(c.Hash[:])
+func (e exclusion) entry() uint64 { return binary.BigEndian.Uint64(e.Hash[excludedHash:]) }
+
+func (e exclusion) attempt() uint32 { return binary.BigEndian.Uint32(e.Hash[excludedHash+8:]) }
+
+// exclusionOf is the one of a host from the version that is now; false when there is none.
+func (l *loop) exclusionOf(name types.NamespacedName, node string, c daemonset.Common) (exclusion, bool) {
+	o, ok := l.store.Get(exclusionKey(name, node))
+	same := o.Version.Generation == c.Generation && [excludedHash]byte(o.Version.Hash[:]) == [excludedHash]byte(c.Hash[:])
+	return exclusion(o.Version), ok && same
 }
 
-// refOfExclusion reads a key; false when it is of something else.
-func refOfExclusion(key string) (ds types.NamespacedName, node string, ok bool) {
+// excludes says which DaemonSet an object is an exclusion of; false when it is something else.
+func excludes(key string) (ds types.NamespacedName, ok bool) {
 	parts := strings.SplitN(key, "/", 4)
 	if len(parts) != 4 || parts[0] != exclusionKind {
-		return ds, "", false
+		return ds, false
 	}
-	return types.NamespacedName{Namespace: parts[1], Name: parts[2]}, parts[3], true
+	return types.NamespacedName{Namespace: parts[1], Name: parts[2]}, true
 }
 
-func (l *loop) showExclusion(name types.NamespacedName, node string, o cluster.Object) {
-	d := l.daemonSet(name)
-	if d.exclusions == nil {
-		d.exclusions = map[string]exclusion{}
+func (l *loop) showExclusion(name types.NamespacedName) {
+	if d, ok := l.daemonSets[name]; ok {
+		d.viewStale, d.dirty = true, true
 	}
-	d.exclusions[node] = exclusionOf(o.Version)
-	d.viewStale, d.dirty = true, true
 }
 
 // exclude lets a DaemonSet's present version go on without hosts, if this one is a door that knows what the others do.
@@ -165,13 +175,11 @@ func (l *loop) exclude(name types.NamespacedName, d *daemonSet, hosts map[string
 	}
 	var writes []cluster.Write
 	for node, entry := range hosts {
-		v := cluster.Version{Generation: d.common.Generation, Hash: d.common.Hash}
-		binary.BigEndian.PutUint64(v.Hash[excludedHash:], entry)
 		attempt := uint32(0)
-		if e, ok := d.exclusions[node]; ok && e.of(d.common) && e.entry == entry {
-			attempt = binary.BigEndian.Uint32(e.version.Hash[excludedHash+8:]) + 1 // whoever wrote it was deleted
+		if e, ok := l.exclusionOf(name, node, d.common); ok && e.entry() == entry {
+			attempt = e.attempt() + 1 // whoever wrote it was deleted
 		}
-		binary.BigEndian.PutUint32(v.Hash[excludedHash+8:], attempt)
+		v := cluster.Version(newExclusion(d.common, entry, attempt))
 		writes = append(writes, cluster.Write{Key: exclusionKey(name, node), Version: &v, Author: "picketd"})
 		l.trouble("Excluded", fmt.Errorf("%s is lost: the update of DaemonSet %s goes on without it; it updates itself when it returns", node, name))
 	}

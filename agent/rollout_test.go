@@ -288,3 +288,22 @@ func (f *testFleet) survives(d time.Duration, random *rand.Rand, budget int) {
 	}
 	f.net.Heal()
 }
+
+// A host whose containerd does not answer when its agent starts decides nothing: the others go on without it, and it updates itself
+// when it can.
+func TestUpdateGoesOnWithoutAHelplessHost(t *testing.T) {
+	withFleet(t, 3, func(t *testing.T, f *testFleet) {
+		f.runWeb(3)
+		f.hosts[1].fake.SetDown(true)
+		f.hosts[1].kill()
+		f.hosts[1].boot()
+		time.Sleep(10 * time.Second)
+		f.hosts[0].apply(webOf("busybox:2", ""))
+		f.within(20*time.Second, "the others run it", func() bool { return f.hosts[0].runs("busybox:2") && f.hosts[2].runs("busybox:2") })
+		if !f.hosts[1].runs("busybox:1") {
+			t.Error("the host without containerd did something")
+		}
+		f.hosts[1].fake.SetDown(false)
+		f.rollsOut(time.Minute, "busybox:2", 1)
+	})
+}
