@@ -115,7 +115,6 @@ func TestUpdateGoesOnWithoutALostHost(t *testing.T) {
 func TestAHostThatDiesInItsTurnHoldsTheUpdate(t *testing.T) {
 	withFleet(t, 3, func(t *testing.T, f *testFleet) {
 		f.runWeb(3)
-		time.Sleep(10 * time.Second) // else the old pods have not been ready for minReadySeconds, and are replaced at once
 		slow := strings.Replace(webOf("busybox:2", ""), "spec:\n", "spec:\n  minReadySeconds: 5\n", 1)
 		f.hosts[2].apply(slow)
 		f.within(time.Minute, "host-01 updates", func() bool { return f.hosts[0].own().Updating })
@@ -136,7 +135,6 @@ func TestAHostThatDiesInItsTurnHoldsTheUpdate(t *testing.T) {
 func TestGivingUpAHostThatDiedInItsTurn(t *testing.T) {
 	withFleet(t, 3, func(t *testing.T, f *testFleet) {
 		f.runWeb(3)
-		time.Sleep(10 * time.Second)
 		f.hosts[2].apply(strings.Replace(webOf("busybox:2", ""), "spec:\n", "spec:\n  minReadySeconds: 5\n", 1))
 		f.within(time.Minute, "host-01 updates", func() bool { return f.hosts[0].own().Updating })
 		f.hosts[0].kill()
@@ -297,7 +295,6 @@ func TestUpdateGoesOnWithoutAHelplessHost(t *testing.T) {
 		f.hosts[1].fake.SetDown(true)
 		f.hosts[1].kill()
 		f.hosts[1].boot()
-		time.Sleep(10 * time.Second)
 		f.hosts[0].apply(webOf("busybox:2", ""))
 		f.within(20*time.Second, "the others run it", func() bool { return f.hosts[0].runs("busybox:2") && f.hosts[2].runs("busybox:2") })
 		if !f.hosts[1].runs("busybox:1") {

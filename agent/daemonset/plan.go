@@ -238,9 +238,13 @@ func (p *planner) available(pod Pod) bool {
 }
 
 // availableAt adds a moment to minReadySeconds in an update: a container that fails as soon as it runs is to be seen to fail before
-// the next host takes its own down.
+// the next host takes its own down. What minReadySeconds asks is asked of the current revision. Kubernetes asks it of older pods too,
+// and an apply that raises it finds none of them available and replaces all at once.
 func (p *planner) availableAt(pod Pod) time.Time {
-	after := seconds(int64(p.view.DaemonSet.Spec.MinReadySeconds))
+	after := time.Duration(0)
+	if p.current(pod) {
+		after = seconds(int64(p.view.DaemonSet.Spec.MinReadySeconds))
+	}
 	if p.Memory.Updating {
 		after = max(after, settleFor)
 	}

@@ -139,8 +139,8 @@ func TestPlanRollingUpdate(t *testing.T) {
 			name: "paused: a missing pod is made", ds: makeDS(pausing), want: []string{"create bbbb SuccessfulCreate"}, reason: "no pod runs yet",
 		},
 		{
-			name: "old, ready, but not for minReadySeconds: not available, so at once", ds: makeDS(minReady(10)), pods: []Pod{makePod(1, revA, justReady)},
-			want: []string{"delete uid-1 RollingUpdate"}, wake: 6 * time.Second, reason: "pod web-1 is terminating",
+			name: "old and ready, but not for the minReadySeconds of the new revision: only with leave", ds: makeDS(minReady(10), pausing),
+			pods: []Pod{makePod(1, revA, justReady)}, want: []string{}, reason: "the update is paused",
 		},
 		{
 			name: "new, ready, but not for minReadySeconds", ds: makeDS(minReady(10)), pods: []Pod{makePod(1, revB, justReady)}, want: []string{},
