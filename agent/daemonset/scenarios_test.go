@@ -108,7 +108,12 @@ var scenarios = []scenario{
 	}, {
 		why:   "c acknowledged and is lost then, perhaps by the update: all wait",
 		hosts: 3, budget: 1, starts: "",
-		script: "write a 1; hear b a; hear c a; hear a b; hear a c; fail a c; exclude a c; start a; fail b c; exclude b c; hear b a; start b",
+		script: "write a 1; hear b a; hear c a; hear a b; hear a c; hear b c; fail a c; exclude a c; fail b c; exclude b c; hear b a; hear a b; start a",
+	}, {
+		why:   "c is lost in its turn; another version, which c never heard of, waits for it all the same",
+		hosts: 3, budget: 1, starts: "c",
+		script: "write c 1; taint a; taint b; hear a c; hear b c; hear c a; hear c b; start c; hear a c; taint a; taint b;" +
+			"write a 2; hear b a; fail a c; exclude a c; fail b c; exclude b c; hear b a; hear a b; start a",
 	}, {
 		why:   "c comes back and says so before it acknowledges; all agree anew and c takes its turn as everybody",
 		hosts: 3, budget: 1, starts: "a b c",
