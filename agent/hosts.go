@@ -169,6 +169,7 @@ func (l *loop) fleetChanged() {
 	l.members = make(map[string]cluster.Member, len(snapshot.Members))
 	for _, m := range snapshot.Members {
 		l.members[m.Node] = m
+		l.met[m.Node] = l.met[m.Node] || m.Alive && m.Listed
 		l.nodeNamed(m.Node)
 	}
 	for name, n := range l.nodes {

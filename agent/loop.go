@@ -66,6 +66,7 @@ type loop struct {
 	nodes      map[string]*node // all hosts that were ever heard of
 	word       hostWord         // how this host is
 	members    map[string]cluster.Member
+	met        map[string]bool // hosts that were heard since the start
 	daemonSets map[types.NamespacedName]*daemonSet
 	connected  bool                                    // containerd answers
 	adopted    bool                                    // what ran when the agent started has been taken over
@@ -87,7 +88,7 @@ type loop struct {
 func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers, f *fleet) (*loop, error) {
 	l := &loop{
 		log: log, fleet: f, store: f.store, runtime: rt, now: time.Now, planned: func(time.Duration) {}, calls: make(chan func()), ended: make(chan struct{}), statuses: newMailbox(), imports: make(chan struct{}, 1),
-		nodes: map[string]*node{}, members: map[string]cluster.Member{},
+		nodes: map[string]*node{}, members: map[string]cluster.Member{}, met: map[string]bool{},
 		daemonSets: map[types.NamespacedName]*daemonSet{}, strays: map[types.UID][]runtime.ContainerStatus{},
 	}
 	var err error

@@ -23,6 +23,8 @@ import (
 const (
 	// raiseEvery bounds how often this host has the others agree about it anew.
 	raiseEvery = time.Second
+	// meetWithin is how long a host that starts waits for others that it has not heard yet, before it takes them for lost.
+	meetWithin = 10 * time.Second
 	// quietAfter is for how long there may be no word of a host that others rely on; in a fleet where gossip asks every host less often
 	// it is two rounds of that.
 	quietAfter  = 2 * time.Second
@@ -175,6 +177,10 @@ func (l *loop) exclude(name types.NamespacedName, d *daemonSet, hosts map[string
 	}
 	var writes []cluster.Write
 	for node, entry := range hosts {
+		if m := l.members[node]; !l.met[node] && l.now().Before(m.Since.Add(meetWithin)) {
+			d.wakeUpBy(m.Since.Add(meetWithin))
+			continue
+		}
 		attempt := uint32(0)
 		if e, ok := l.exclusionOf(name, node, d.common); ok && e.entry() == entry {
 			attempt = e.attempt() + 1 // whoever wrote it was deleted

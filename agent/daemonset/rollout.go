@@ -144,10 +144,10 @@ func (p *planner) mayNot() because {
 		return because{code: CodePaused}
 	case !p.own.Wants:
 		return because{code: CodePreparing}
-	case len(r.Returned) > 0:
-		return p.waiting(CodeReturned, r.Returned...)
 	case r.Raise:
 		return because{code: CodeRaising}
+	case len(r.Returned) > 0:
+		return p.waiting(CodeReturned, r.Returned...)
 	case r.Start:
 		return because{}
 	case r.Halted != "":

@@ -310,3 +310,12 @@ func TestBlocked(t *testing.T) {
 		})
 	}
 }
+
+// A side of a cut that thought all others lost excludes them: each raises its entry, though the others are not back yet either.
+func TestAllAreExcludedAtOnce(t *testing.T) {
+	u := newUpdater(t, makeDS(), "host-00", "host-02")
+	u.view.Common.Exclusions = map[string]uint64{"host-00": 1, "host-01": 1}
+	if d := u.plan(); !d.Raise || d.Status.View != (Digest{}) {
+		t.Errorf("it does not raise its entry: %s", d.Status.Reason)
+	}
+}

@@ -110,11 +110,11 @@ type Ruling struct {
 // Rule says what the host may do and what it tells. Memory is to be kept before anything else is done.
 func (t Turn) Rule(own Own, m Memory, said Said) Ruling {
 	r := Ruling{Memory: m, Said: t.present(said), Lost: t.lost(), Returned: t.returned(), Pending: t.pending(own)}
-	if len(r.Returned) > 0 {
+	if t.View.Excluded(t.Self) && t.View.Roster[t.Self].Number > 0 {
+		r.Raise = true // whoever else is waited for: all may be excluded at once
 		return r
 	}
-	if t.View.Excluded(t.Self) && t.View.Roster[t.Self].Number > 0 {
-		r.Raise = true
+	if len(r.Returned) > 0 {
 		return r
 	}
 	r.acknowledge(t, own)
