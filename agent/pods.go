@@ -176,7 +176,7 @@ func (s *podSet) create(p *corev1.Pod, now time.Time) error {
 }
 
 func (s *podSet) start(h *hostPod, adopted []runtime.ContainerStatus) {
-	h.worker = pod.Start(s.config, h.Pod.DeepCopy(), adopted, h.Stop)
+	h.worker = pod.Start(s.config, h.Pod.DeepCopy(), pod.Begin{Adopted: adopted, Stop: h.Stop})
 }
 
 // stop decides that a pod ends: on disk first, then its worker is told. grace overrides the pod's own, in seconds. A second stop
