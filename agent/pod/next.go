@@ -204,7 +204,7 @@ func (n *planner) advance(c *container) bool {
 		if n.stage != StageRun {
 			return false
 		}
-		if n.ports.state != done {
+		if n.sandbox.state != done || n.ports.state != done { // an adopted one may lack its ports
 			return true
 		}
 		c.state = starting
