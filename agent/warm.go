@@ -46,7 +46,7 @@ func (h *hostPod) stage() pod.Stage {
 func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) (name string, err error) {
 	of := types.NamespacedName{Namespace: d.object.Namespace, Name: d.object.Name}
 	defer l.pods.discardPrefetched(of, "")
-	if h := l.pods.warmOf(of, action.Revision, d.config); h != nil {
+	if h := l.pods.warmOf(of, action.Revision, l.view(of, d).Config); h != nil {
 		l.pods.release(h, now)
 		return h.Pod.Name, nil
 	}
@@ -59,7 +59,7 @@ func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) (
 
 // preparePod makes the warm pod of a revision, or pulls no more than its images. What is there already is left as it is.
 func (l *loop) preparePod(name types.NamespacedName, d *daemonSet, revision string, imagesOnly bool) error {
-	if h := l.pods.warmOf(name, revision, d.config); h != nil {
+	if h := l.pods.warmOf(name, revision, l.view(name, d).Config); h != nil {
 		if !imagesOnly {
 			l.pods.complete(h)
 		}
@@ -87,9 +87,7 @@ func (l *loop) newPod(d *daemonSet, hash string) (*corev1.Pod, error) {
 		// A state file that was lost while the clock was behind begins with numbers that were given out before.
 		if _, stray := l.strays[p.UID]; !stray && !l.pods.taken(p) {
 			manifest.DefaultPod(p)
-			if d.config != "" {
-				metav1.SetMetaDataAnnotation(&p.ObjectMeta, daemonset.AnnotationConfig, d.config)
-			}
+			metav1.SetMetaDataAnnotation(&p.ObjectMeta, daemonset.AnnotationConfig, d.config)
 			return p, nil
 		}
 	}
@@ -203,10 +201,10 @@ func (s *podSet) allWarm(name types.NamespacedName) []*hostPod {
 	return list
 }
 
-// warmOf is the warm pod of a revision and its config (see daemonset.View), nil when there is none.
+// warmOf is the warm pod of a revision and, unless that is "", its config (see daemonset.View); nil when there is none.
 func (s *podSet) warmOf(name types.NamespacedName, revision, config string) *hostPod {
 	for _, h := range s.allWarm(name) {
-		if revisionOf(h.Pod) == revision && h.Pod.Annotations[daemonset.AnnotationConfig] == config {
+		if revisionOf(h.Pod) == revision && (config == "" || h.Pod.Annotations[daemonset.AnnotationConfig] == config) {
 			return h
 		}
 	}

@@ -17,9 +17,9 @@ import (
 
 var webName = types.NamespacedName{Namespace: "default", Name: "web"}
 
-// onDelete is webOf with the strategy that leaves it to the test when a pod is replaced.
-func onDelete(image string) string {
-	return strings.Replace(webOf(image, ""), "spec:\n", "spec:\n  updateStrategy: {type: OnDelete}\n", 1)
+// pausedWeb is webOf, paused: it is left to the test when a pod is replaced.
+func pausedWeb(image string) string {
+	return strings.Replace(webOf(image, ""), "{name: web}", `{name: web, annotations: {picket.io/paused: "true"}}`, 1)
 }
 
 // act has the loop carry out what the planner could have said about DaemonSet web.
@@ -59,7 +59,7 @@ func (h *testHost) onlyWarm() daemonset.Warm {
 // update applies another image and returns the revision that came of it.
 func (h *testHost) update(image string) (revision string) {
 	h.t.Helper()
-	h.apply(onDelete(image))
+	h.apply(pausedWeb(image))
 	_ = h.do(func() error { revision = currentRevision(h.loop.daemonSets[webName].revisions); return nil })
 	return revision
 }
@@ -68,7 +68,7 @@ func (h *testHost) update(image string) (revision string) {
 func withWarm(t *testing.T, f func(t *testing.T, h *testHost, revision string)) {
 	t.Helper()
 	withHost(t, func(t *testing.T, h *testHost) {
-		h.apply(onDelete("busybox:1"))
+		h.apply(pausedWeb("busybox:1"))
 		revision := h.update("busybox:2")
 		h.act(daemonset.Action{Kind: daemonset.Prepare, Revision: revision})
 		f(t, h, revision)
@@ -88,10 +88,10 @@ func TestWarmHandOver(t *testing.T) {
 		h.after(time.Minute)
 		h.fake.Take()
 		h.act(daemonset.Action{Kind: daemonset.Delete, UID: string(old.UID)})
-		if o := h.observed().Pods; !o[0].Ended || !o[0].Terminating {
-			t.Errorf("the old pod has ended, and is told as %+v", o[0])
+		ended := slices.IndexFunc(h.observed().Pods, func(p daemonset.Pod) bool { return p.UID == string(old.UID) && p.Ended && p.Terminating })
+		if ended < 0 {
+			t.Errorf("the old pod has ended, and is told as %+v", h.observed().Pods)
 		}
-		h.act(daemonset.Action{Kind: daemonset.Create, Revision: revision})
 		if calls := h.fake.Take(); !slices.Equal(calls, []string{"signal web-0 ", "start web-0"}) {
 			t.Errorf("calls %q: the start comes before all that is left of the old one", calls)
 		}
@@ -202,7 +202,7 @@ func TestReleasedPodWhoseRecordIsOld(t *testing.T) {
 			t.Fatal(err)
 		}
 		old := h.onlyPod()
-		h.act(daemonset.Action{Kind: daemonset.Delete, UID: string(old.UID)}, daemonset.Action{Kind: daemonset.Create, Revision: revision})
+		h.act(daemonset.Action{Kind: daemonset.Delete, UID: string(old.UID)})
 		h.after(time.Minute)
 		h.stop()
 		if err := os.WriteFile(record, warm, 0o600); err != nil {
@@ -218,7 +218,7 @@ func TestReleasedPodWhoseRecordIsOld(t *testing.T) {
 
 func TestTroubleOfAWarmPodIsToldToThePlanner(t *testing.T) {
 	withHost(t, func(t *testing.T, h *testHost) {
-		h.apply(onDelete("busybox:1"))
+		h.apply(pausedWeb("busybox:1"))
 		h.fake.SetFail("image busybox:2", context.DeadlineExceeded)
 		revision := h.update("busybox:2")
 		h.act(daemonset.Action{Kind: daemonset.Prepare, Revision: revision})
@@ -235,10 +235,10 @@ func TestTroubleOfAWarmPodIsToldToThePlanner(t *testing.T) {
 
 func TestImagesArePulledAheadOfTheTurn(t *testing.T) {
 	withHost(t, func(t *testing.T, h *testHost) {
-		h.apply(onDelete("busybox:1"))
+		h.apply(pausedWeb("busybox:1"))
 		second := h.update("busybox:2")
 		h.act(daemonset.Action{Kind: daemonset.Prefetch, Revision: second})
-		want := daemonset.Warm{Revision: second, ImagesOnly: true, Prepared: true}
+		want := daemonset.Warm{Revision: second, ImagesOnly: true, Prepared: true, Config: h.onlyWarm().Config}
 		if w := h.onlyWarm(); w != want || len(h.fake.List()) != 1 {
 			t.Errorf("warm %+v, containers %+v", w, h.fake.List())
 		}
@@ -272,7 +272,7 @@ func TestImagesArePulledAheadOfTheTurn(t *testing.T) {
 func TestWarmPodFollowsConfigMaps(t *testing.T) {
 	withHost(t, func(t *testing.T, h *testHost) {
 		h.apply("apiVersion: v1\nkind: ConfigMap\nmetadata: {name: x}\ndata: {A: old}\n")
-		text := strings.Replace(onDelete("busybox:1"), "image:", "envFrom: [{configMapRef: {name: x}}], image:", 1)
+		text := strings.Replace(pausedWeb("busybox:1"), "image:", "envFrom: [{configMapRef: {name: x}}], image:", 1)
 		h.apply(text)
 		h.apply(strings.Replace(text, "busybox:1", "busybox:2", 1))
 		var revision string
