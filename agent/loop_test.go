@@ -54,6 +54,7 @@ func TestUpdateReplacesThePod(t *testing.T) {
 			t.Error("an equal template replaced the pod")
 		}
 		h.apply(webOf("busybox:2", ""))
+		h.after(handOverPause)
 		second := h.onlyPod()
 		if second.UID == first.UID || second.Spec.Containers[0].Image != "busybox:2" {
 			t.Errorf("pod %s runs %s", second.Name, second.Spec.Containers[0].Image)
@@ -63,6 +64,7 @@ func TestUpdateReplacesThePod(t *testing.T) {
 		}
 		// Going back is the first revision again, under a new number.
 		h.apply(webOf("busybox:1", ""))
+		h.after(handOverPause)
 		if list := cached[api.Object](h.loop, resourceRevisions); len(list) != 2 {
 			t.Errorf("%d revisions after going back", len(list))
 		}

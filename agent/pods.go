@@ -189,6 +189,10 @@ func (s *podSet) create(p *corev1.Pod, now time.Time) error {
 
 func (s *podSet) start(h *hostPod, adopted []runtime.ContainerStatus) {
 	h.worker = pod.Start(s.config, h.Pod.DeepCopy(), pod.Begin{Adopted: adopted, Stop: h.Stop, Stage: h.stage()})
+	if len(adopted) > 0 && !h.Warm {
+		h.Pod.Status = h.worker.Status() // before anything is decided: one that seems not to run is replaced at once
+		s.publish(h)
+	}
 }
 
 // stop decides that a pod ends: on disk first, then its worker is told. grace overrides the pod's own, in seconds. A second stop

@@ -176,7 +176,7 @@ func TestWarmPodIsDiscarded(t *testing.T) {
 
 func TestWarmPodOutlivesTheAgent(t *testing.T) {
 	withWarm(t, func(t *testing.T, h *testHost, revision string) {
-		before := h.onlyWarm()
+		before, old := h.onlyWarm(), h.onlyPod()
 		h.stop()
 		h.fake.Take()
 		h.boot()
@@ -189,7 +189,9 @@ func TestWarmPodOutlivesTheAgent(t *testing.T) {
 				t.Errorf("the agent did: %s", call)
 			}
 		}
-		h.onlyPod()
+		if p := h.onlyPod(); p.UID != old.UID {
+			t.Errorf("a paused update replaced pod %s when the agent came back", old.Name)
+		}
 	})
 }
 
