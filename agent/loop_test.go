@@ -365,6 +365,7 @@ func TestPanicIsAnError(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		h.apply(webOf("busybox:2", ""))
+		h.after(handOverPause)
 		if p := h.onlyPod(); p.Spec.Containers[0].Image != "busybox:2" {
 			t.Error("the loop does not go on")
 		}
@@ -475,13 +476,25 @@ func TestFailedActionsAreTriedAgain(t *testing.T) {
 		first := h.onlyPod()
 		inTheWay()
 		h.apply(webOf("busybox:2", ""))
-		if p := h.onlyPod(); p.UID != first.UID || h.eventsOf("FailedDelete") == nil {
-			t.Errorf("pod %s was stopped without a record of it", first.Name)
+		if p := h.onlyPod(); p.UID != first.UID {
+			t.Errorf("pod %s was stopped although the next one cannot be made", first.Name)
+		}
+		outOfTheWay()
+		h.after(time.Minute)
+		if p := h.onlyPod(); p.Spec.Containers[0].Image != "busybox:2" {
+			t.Error("the update is not tried again")
+		}
+		inTheWay()
+		if err := h.delete(resourceDaemonSets, "default", "web"); err != nil {
+			t.Fatal(err)
+		}
+		if len(h.running()) != 1 || h.eventsOf("FailedDelete") == nil {
+			t.Error("the pod was stopped without a record of it")
 		}
 		outOfTheWay()
 		h.after(2 * tick)
-		if p := h.onlyPod(); p.Spec.Containers[0].Image != "busybox:2" {
-			t.Error("the update is not tried again")
+		if pods := h.pods(); len(pods) != 0 {
+			t.Error("the deletion is not tried again")
 		}
 	})
 }
