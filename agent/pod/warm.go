@@ -4,9 +4,9 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
-	"fmt"
 	"maps"
 	"slices"
+	"strconv"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -153,7 +153,7 @@ func (f facts) inputs(c *corev1.Container) string {
 	}
 	sum := sha256.New()
 	for _, e := range env.list() {
-		fmt.Fprintf(sum, "%q\n", e)
+		sum.Write([]byte(strconv.Quote(e)))
 	}
 	v := volumes{facts: f}
 	for _, vm := range c.VolumeMounts {
@@ -166,7 +166,7 @@ func (f facts) inputs(c *corev1.Container) string {
 			return ""
 		}
 		for _, name := range slices.Sorted(maps.Keys(content)) {
-			fmt.Fprintf(sum, "%s %q %q\n", vm.Name, name, content[name].data)
+			sum.Write([]byte(vm.Name + strconv.Quote(name) + strconv.Quote(string(content[name].data))))
 		}
 	}
 	return hex.EncodeToString(sum.Sum(nil))
