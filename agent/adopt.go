@@ -34,7 +34,12 @@ func (l *loop) adopt(ctx context.Context) bool {
 	}
 	for uid, h := range l.pods.byUID {
 		if h.worker == nil {
+			l.pods.recognise(h, byPod[uid])
 			l.pods.start(h, byPod[uid])
+		}
+		if h.Warm {
+			l.adoptWarm(h)
+			continue
 		}
 		l.leaveOldName(h)
 		name := ownerOf(h.Pod)

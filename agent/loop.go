@@ -113,7 +113,12 @@ func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers, f *fleet
 		Runtime: rt, Objects: objects{l.cache}, Host: func() pod.Host { return host }, Dir: cfg.podsDir(),
 		PodLogs: cfg.Runtime.PodLogs, ContainerLogs: cfg.Runtime.ContainerLogs, Log: log,
 		OnStatus: func(uid string, s corev1.PodStatus) { l.statuses.status(types.UID(uid), s) },
+		OnPrepared: func(uid string, prepared bool, trouble string) {
+			l.statuses.prepared(types.UID(uid), preparedness{prepared, trouble})
+		},
+		OnEnded:  func(uid string) { l.statuses.hasEnded(types.UID(uid)) },
 		OnGone:   func(uid string) { l.statuses.wentAway(types.UID(uid)) },
+		Prefetch: make(chan struct{}, prefetchesAtOnce),
 		OnEvent: func(p *corev1.Pod, eventType, reason, message string) {
 			if eventType == corev1.EventTypeWarning {
 				log.Warn(message, "reason", reason, "pod", p.Namespace+"/"+p.Name)
@@ -249,29 +254,49 @@ func (l *loop) setConnected(ctx context.Context, up bool) {
 	l.setWord(up)
 }
 
-// mailbox holds the latest status of each pod that changed since the loop last looked: bounded by the number of pods, never
-// blocking the workers.
+// mailbox holds the latest of each pod that changed since the loop last looked: bounded by the number of pods, never blocking the
+// workers.
 type mailbox struct {
-	mu     sync.Mutex
-	latest map[types.UID]corev1.PodStatus
-	gone   map[types.UID]bool
-	ready  chan struct{}
+	mu    sync.Mutex
+	mail  podNews
+	ready chan struct{}
 }
 
-func newMailbox() mailbox {
-	return mailbox{latest: map[types.UID]corev1.PodStatus{}, gone: map[types.UID]bool{}, ready: make(chan struct{}, 1)}
+// podNews is what the workers reported of their pods.
+type podNews struct {
+	statuses map[types.UID]corev1.PodStatus
+	warm     map[types.UID]preparedness
+	ended    map[types.UID]bool
+	gone     map[types.UID]bool
 }
+
+// preparedness is how far a warm pod is.
+type preparedness struct {
+	prepared bool
+	trouble  string
+}
+
+func newPodNews() podNews {
+	return podNews{
+		statuses: map[types.UID]corev1.PodStatus{}, warm: map[types.UID]preparedness{}, ended: map[types.UID]bool{}, gone: map[types.UID]bool{},
+	}
+}
+
+func newMailbox() mailbox { return mailbox{mail: newPodNews(), ready: make(chan struct{}, 1)} }
 
 func (m *mailbox) status(uid types.UID, s corev1.PodStatus) {
-	m.mu.Lock()
-	m.latest[uid] = s
-	m.mu.Unlock()
-	m.ring()
+	m.put(func() { m.mail.statuses[uid] = s })
 }
 
-func (m *mailbox) wentAway(uid types.UID) {
+func (m *mailbox) prepared(uid types.UID, p preparedness) { m.put(func() { m.mail.warm[uid] = p }) }
+
+func (m *mailbox) hasEnded(uid types.UID) { m.put(func() { m.mail.ended[uid] = true }) }
+
+func (m *mailbox) wentAway(uid types.UID) { m.put(func() { m.mail.gone[uid] = true }) }
+
+func (m *mailbox) put(report func()) {
 	m.mu.Lock()
-	m.gone[uid] = true
+	report()
 	m.mu.Unlock()
 	m.ring()
 }
@@ -284,10 +309,10 @@ func (m *mailbox) ring() {
 }
 
 // take empties the mailbox.
-func (m *mailbox) take() (latest map[types.UID]corev1.PodStatus, gone map[types.UID]bool) {
+func (m *mailbox) take() podNews {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	latest, gone = m.latest, m.gone
-	m.latest, m.gone = map[types.UID]corev1.PodStatus{}, map[types.UID]bool{}
-	return latest, gone
+	mail := m.mail
+	m.mail = newPodNews()
+	return mail
 }

@@ -54,6 +54,7 @@ func TestUpdateReplacesThePod(t *testing.T) {
 			t.Error("an equal template replaced the pod")
 		}
 		h.apply(webOf("busybox:2", ""))
+		h.after(handOverPause)
 		second := h.onlyPod()
 		if second.UID == first.UID || second.Spec.Containers[0].Image != "busybox:2" {
 			t.Errorf("pod %s runs %s", second.Name, second.Spec.Containers[0].Image)
@@ -63,6 +64,7 @@ func TestUpdateReplacesThePod(t *testing.T) {
 		}
 		// Going back is the first revision again, under a new number.
 		h.apply(webOf("busybox:1", ""))
+		h.after(handOverPause)
 		if list := cached[api.Object](h.loop, resourceRevisions); len(list) != 2 {
 			t.Errorf("%d revisions after going back", len(list))
 		}
@@ -363,6 +365,7 @@ func TestPanicIsAnError(t *testing.T) {
 			t.Errorf("%v", err)
 		}
 		h.apply(webOf("busybox:2", ""))
+		h.after(handOverPause)
 		if p := h.onlyPod(); p.Spec.Containers[0].Image != "busybox:2" {
 			t.Error("the loop does not go on")
 		}
@@ -470,16 +473,18 @@ func TestFailedActionsAreTriedAgain(t *testing.T) {
 		}
 		outOfTheWay()
 		h.after(2 * tick)
-		first := h.onlyPod()
+		h.onlyPod()
 		inTheWay()
-		h.apply(webOf("busybox:2", ""))
-		if p := h.onlyPod(); p.UID != first.UID || h.eventsOf("FailedDelete") == nil {
-			t.Errorf("pod %s was stopped without a record of it", first.Name)
+		if err := h.delete(resourceDaemonSets, "default", "web"); err != nil {
+			t.Fatal(err)
+		}
+		if len(h.running()) != 1 || h.eventsOf("FailedDelete") == nil {
+			t.Error("the pod was stopped without a record of it")
 		}
 		outOfTheWay()
 		h.after(2 * tick)
-		if p := h.onlyPod(); p.Spec.Containers[0].Image != "busybox:2" {
-			t.Error("the update is not tried again")
+		if pods := h.pods(); len(pods) != 0 {
+			t.Error("the deletion is not tried again")
 		}
 	})
 }

@@ -44,12 +44,21 @@ type podSet struct {
 type hostPod struct {
 	podRecord
 	worker *pod.Worker // nil until containerd has told what runs
+	ended  bool        // its last process is gone and its host ports are free, but not yet all that is left of it
+
+	// Of a warm pod:
+	imagesOnly bool // and nothing else; it has no record
+	prepared   bool
+	trouble    string // why it cannot be made, "" while nothing is wrong
+	dropped    bool   // on its way out
 }
 
 // podRecord is what a restarted agent must know of a pod.
 type podRecord struct {
 	Pod  *corev1.Pod `json:"pod"`
 	Stop *pod.Stop   `json:"stop,omitempty"`
+	// Warm: it was made ahead of its turn and never started. It is no API Pod.
+	Warm bool `json:"warm,omitempty"`
 }
 
 // load reads the records. An unreadable one is set aside and reported; its containers are judged by their labels.
@@ -155,6 +164,9 @@ func writeFile(path string, data []byte, durable bool) error {
 // taken says whether a new pod's uid or name is already that of another one here.
 func (s *podSet) taken(p *corev1.Pod) bool {
 	_, known := s.byUID[p.UID]
+	for _, h := range s.byUID {
+		known = known || h.Pod.Name == p.Name && h.Pod.Namespace == p.Namespace // a warm pod's, which nobody is shown
+	}
 	_, shown := s.cache.Get(resourcePods, p.Namespace, p.Name)
 	return known || shown
 }
@@ -176,7 +188,11 @@ func (s *podSet) create(p *corev1.Pod, now time.Time) error {
 }
 
 func (s *podSet) start(h *hostPod, adopted []runtime.ContainerStatus) {
-	h.worker = pod.Start(s.config, h.Pod.DeepCopy(), adopted, h.Stop)
+	h.worker = pod.Start(s.config, h.Pod.DeepCopy(), pod.Begin{Adopted: adopted, Stop: h.Stop, Stage: h.stage()})
+	if len(adopted) > 0 && !h.Warm {
+		h.Pod.Status = h.worker.Status() // before anything is decided: one that seems not to run is replaced at once
+		s.publish(h)
+	}
 }
 
 // stop decides that a pod ends: on disk first, then its worker is told. grace overrides the pod's own, in seconds. A second stop
@@ -194,6 +210,9 @@ func (s *podSet) stop(uid types.UID, grace *int64, reason string, now time.Time)
 		seconds = *grace
 	}
 	stop := pod.Stop{Deadline: now.Add(pod.Grace(seconds)), Reason: reason}
+	if s.awaitsTurn(ownerOf(h.Pod)) {
+		stop.Linger = handOverPause
+	}
 	if h.Stop != nil && !stop.Deadline.Before(h.Stop.Deadline) {
 		return nil
 	}
@@ -238,13 +257,17 @@ func (s *podSet) remove(uid types.UID) (types.NamespacedName, bool) {
 	return ownerOf(h.Pod), true
 }
 
-func (s *podSet) publish(h *hostPod) { s.cache.Set(resourcePods, h.Pod.DeepCopy()) }
+func (s *podSet) publish(h *hostPod) {
+	if !h.Warm {
+		s.cache.Set(resourcePods, h.Pod.DeepCopy())
+	}
+}
 
-// of are the pods of one DaemonSet here.
+// of are the pods of one DaemonSet here, without those that are only warm.
 func (s *podSet) of(name types.NamespacedName) []*hostPod {
 	var list []*hostPod
 	for _, h := range s.byUID {
-		if ownerOf(h.Pod) == name {
+		if ownerOf(h.Pod) == name && !h.Warm {
 			list = append(list, h)
 		}
 	}
@@ -259,7 +282,7 @@ func (s *podSet) observed(name types.NamespacedName) daemonset.Observed {
 		o := daemonset.Pod{
 			UID: string(h.Pod.UID), Name: h.Pod.Name, Revision: h.Pod.Labels[appsv1.ControllerRevisionHashLabelKey],
 			Config: h.Pod.Annotations[daemonset.AnnotationConfig],
-			Phase:  h.Pod.Status.Phase, Created: h.Pod.CreationTimestamp.Time, Terminating: h.Stop != nil,
+			Phase:  h.Pod.Status.Phase, Created: h.Pod.CreationTimestamp.Time, Terminating: h.Stop != nil, Ended: h.ended,
 		}
 		for _, c := range h.Pod.Status.Conditions {
 			switch {
@@ -293,7 +316,7 @@ func (s *podSet) observed(name types.NamespacedName) daemonset.Observed {
 		}
 		list = append(list, o)
 	}
-	return daemonset.Observed{Pods: list}
+	return daemonset.Observed{Pods: list, Warm: s.warm(name)}
 }
 
 // waitingReason is why a pod is not ready, as kubectl shows it; "" when no container says.

@@ -9,11 +9,9 @@ import (
 
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/picketd/picket/agent/daemonset"
-	"github.com/picketd/picket/agent/manifest"
 )
 
 // turn plans every DaemonSet that something happened to, or whose time has come, and carries the decisions out. It returns how
@@ -85,10 +83,10 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 			return
 		}
 	}
+	view := l.view(name, d)
+	l.pods.discardPrefetched(name, view.Revision)
 	observed := l.pods.observed(name)
 	observed.Failures, observed.Evictions, observed.Memory, observed.Said = d.memory.Failures, d.memory.Evictions, d.memory.Rollout, d.said
-	view := l.view(name, d)
-	observed.Warm = []daemonset.Warm{{Revision: view.Revision, Config: view.Config, Prepared: true}}
 	decision := daemonset.Plan(view, daemonset.Self{Node: l.node.current}, observed, now)
 	l.carryOut(ctx, name, d, decision, now)
 }
@@ -106,6 +104,7 @@ func (l *loop) carryOut(ctx context.Context, name types.NamespacedName, d *daemo
 		l.act(ctx, name, d, action, now) // one that fails brings the time forward
 	}
 	if d.object == nil {
+		l.pods.discardAll(name, "the DaemonSet was deleted")
 		d.own = decision.Status
 		l.forgetWhenGone(name, d)
 		return
@@ -125,7 +124,7 @@ func (l *loop) carryOut(ctx context.Context, name types.NamespacedName, d *daemo
 
 // forgetWhenGone drops a deleted DaemonSet once its last pod has gone, here and elsewhere.
 func (l *loop) forgetWhenGone(name types.NamespacedName, d *daemonSet) {
-	if len(l.pods.of(name)) > 0 {
+	if l.pods.any(name) {
 		l.fleet.say(name.String(), d.own.Encode())
 		return
 	}
@@ -140,6 +139,7 @@ func (l *loop) forgetWhenGone(name types.NamespacedName, d *daemonSet) {
 
 // stopAll ends the pods of a DaemonSet on a host that is not in the fleet any more.
 func (l *loop) stopAll(name types.NamespacedName, d *daemonSet, now time.Time) {
+	l.pods.discardAll(name, l.out)
 	for _, h := range l.pods.of(name) {
 		if err := l.pods.stop(h.Pod.UID, nil, l.out, now); err != nil {
 			l.log.Error("cannot carry out", "daemonset", name, "reason", daemonset.ReasonDelete, "error", err)
@@ -179,6 +179,12 @@ func (l *loop) act(ctx context.Context, name types.NamespacedName, d *daemonSet,
 		var pod string
 		pod, err = l.createPod(d, action, now)
 		message = "Created pod: " + pod + " (" + message + ")"
+	case daemonset.Prepare:
+		err = l.preparePod(name, d, action.Revision, false)
+	case daemonset.Prefetch:
+		err = l.preparePod(name, d, action.Revision, true)
+	case daemonset.Discard:
+		l.pods.discard(types.UID(action.UID), action.Message)
 	case daemonset.Delete:
 		failed = "FailedDelete"
 		err = l.pods.stop(types.UID(action.UID), nil, action.Message, now)
@@ -190,7 +196,9 @@ func (l *loop) act(ctx context.Context, name types.NamespacedName, d *daemonSet,
 		return
 	}
 	l.log.Info(message, "reason", action.Reason, "daemonset", name)
-	l.events.record(about, action.EventType(), action.Reason, message)
+	if action.Reason != daemonset.ReasonPrepare {
+		l.events.record(about, action.EventType(), action.Reason, message)
+	}
 }
 
 func (d *daemonSet) wakeUpBy(t time.Time) {
@@ -199,36 +207,25 @@ func (d *daemonSet) wakeUpBy(t time.Time) {
 	}
 }
 
-// createPod makes the pod of a revision and starts its worker. Nothing waits for the disk here: a pod whose record is lost with
-// the power is simply decided anew, under another name.
-func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) (name string, err error) {
-	revision, err := revisionNamed(d.revisions, action.Revision)
-	if err != nil {
-		return "", err
-	}
-	for {
-		p, err := daemonset.NewPod(d.object, revision, l.node.current, l.state.pods.Next())
-		if err != nil {
-			return "", err
-		}
-		// A state file that was lost while the clock was behind begins with numbers that were given out before.
-		if _, stray := l.strays[p.UID]; !stray && !l.pods.taken(p) {
-			manifest.DefaultPod(p)
-			metav1.SetMetaDataAnnotation(&p.ObjectMeta, daemonset.AnnotationConfig, d.config)
-			return p.Name, l.pods.create(p, now)
-		}
-	}
-}
-
 // podsChanged takes in what the workers reported since the last time.
 func (l *loop) podsChanged() {
-	latest, gone := l.statuses.take()
-	for uid, status := range latest {
+	news := l.statuses.take()
+	for uid := range news.ended {
+		if name, ok := l.pods.setEnded(uid); ok {
+			l.daemonSet(name).dirty = true
+		}
+	}
+	for uid, p := range news.warm {
+		if name, ok := l.pods.setPrepared(uid, p); ok {
+			l.daemonSet(name).dirty = true
+		}
+	}
+	for uid, status := range news.statuses {
 		if name, ok := l.pods.setStatus(uid, status); ok {
 			l.daemonSet(name).dirty = true
 		}
 	}
-	for uid := range gone {
+	for uid := range news.gone {
 		if name, ok := l.pods.remove(uid); ok {
 			l.daemonSet(name).dirty = true
 		}

@@ -84,6 +84,90 @@ func (h *host) timed(image string, i int) (start, restart time.Duration) {
 	return start, restart
 }
 
+// BenchmarkExchange compares the exchange of a container for one that was created beside it with a bare client that does the same: the
+// median of how long no probe ran, and the ratio. The bare client waits for the old one's exit, we hear of it as an event.
+func BenchmarkExchange(b *testing.B) {
+	h := newHost(b)
+	image := "docker.io/library/probe:1"
+	probe, err := runtimetest.ProbeImage()
+	if err != nil {
+		b.Fatal(err)
+	}
+	h.importImage(image, probe)
+	c := h.client()
+	img, err := c.GetImage(b.Context(), image)
+	if err != nil {
+		b.Fatal(err)
+	}
+	bare := &runtimetest.Bare{Client: c, Image: client.NewImage(c, img.Metadata()), Logger: h.config.LoggerPath, Dir: h.dir}
+	if _, err := bare.BareStart(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	e := &exchanges{host: h, image: image, file: filepath.Join(h.dir, "exchanges")}
+	if err := os.WriteFile(e.file, nil, 0o644); err != nil {
+		b.Fatal(err)
+	}
+	old := e.create()
+	e.start(old)
+	var ours, bares []time.Duration
+	for range b.N {
+		without, err := bare.BareExchange(b.Context())
+		bares = append(bares, measured(b, without, err))
+		next := e.create()
+		ours = append(ours, e.exchange(old, next))
+		old = next
+	}
+	h.remove(old)
+	if err := bare.Delete(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+	b.ReportMetric(float64(median(ours).Microseconds())/1000, "without-ms")
+	b.ReportMetric(float64(median(bares).Microseconds())/1000, "bare-without-ms")
+	b.ReportMetric(float64(median(ours))/float64(median(bares)), "ratio")
+	b.ReportMetric(0, "ns/op")
+}
+
+// exchanges are pods of one probe each, which take each other's place.
+type exchanges struct {
+	*host
+	image, file string
+	starts      int
+}
+
+func (e *exchanges) create() (id string) {
+	e.t.Helper()
+	p := e.newPod()
+	c := runtime.ContainerConfig{
+		ID: p.UID + "-probe-0", Pod: p, Name: "probe", Image: e.image, Command: []string{runtimetest.ProbePath, "/out"},
+		LogPath: filepath.Join(e.dir, p.UID+".log"), Mounts: []runtime.Mount{{Source: e.file, Destination: "/out"}},
+	}
+	if err := e.CreateContainer(e.t.Context(), c); err != nil {
+		e.t.Fatal(err)
+	}
+	return c.ID
+}
+
+func (e *exchanges) start(id string) {
+	e.t.Helper()
+	if err := e.StartContainer(e.t.Context(), id); err != nil {
+		e.t.Fatal(err)
+	}
+	e.starts++
+}
+
+func (e *exchanges) exchange(old, next string) time.Duration {
+	e.t.Helper()
+	w := e.watch()
+	if err := e.SignalContainer(e.t.Context(), old, ""); err != nil {
+		e.t.Fatal(err)
+	}
+	w.expect(runtime.EventExit, old)
+	e.start(next)
+	without, err := runtimetest.Without(e.t.Context(), e.file, e.starts)
+	e.remove(old)
+	return measured(e.t, without, err)
+}
+
 func measured(t testing.TB, d time.Duration, err error) time.Duration {
 	t.Helper()
 	if err != nil {

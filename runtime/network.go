@@ -76,6 +76,25 @@ func (r *Runtime) SetUpPod(ctx context.Context, p PodConfig) (PodStatus, error) 
 	return PodStatus{UID: p.UID, IPs: addressesIn(result)}, nil
 }
 
+// UnpublishPorts makes the host ports free that were published for the pod. The rest of its network stays until TearDownPod.
+func (r *Runtime) UnpublishPorts(ctx context.Context, p PodConfig) error {
+	if err := checkUID(p.UID); err != nil {
+		return err
+	}
+	defer r.network.pods.lock(p.UID)()
+	if err := r.network.exec.take(ctx, r.cniLock()); err != nil {
+		return err
+	}
+	path, _, _, _ := r.namespacePaths(p.UID)
+	if isNamespace(path) != nil {
+		path = "" // plugins take that for one that is gone
+	}
+	if err := r.unpublishPorts(ctx, p.UID, path); err != nil {
+		return fmt.Errorf("cannot unpublish the pod's ports: %w", r.cniError(err))
+	}
+	return nil
+}
+
 // TearDownPod removes the pod's published ports, network, namespaces and cgroup; of a pod that is not set up, what is left. Its
 // containers must be gone. UID and, unless it is the default, CgroupParent are all that it needs to know.
 func (r *Runtime) TearDownPod(ctx context.Context, p PodConfig) error {

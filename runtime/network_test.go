@@ -417,6 +417,42 @@ func TestHostPort(t *testing.T) {
 	}
 }
 
+// A pod that was set up without its ports publishes them when the one before it has given them back; both stay on the network.
+func TestHostPortChangesHands(t *testing.T) {
+	if !inside(t) {
+		return
+	}
+	h := newNetHost(t)
+	h.warmUp()
+	before := h.traces()
+	old, next := aPod(), aPod()
+	old.Ports = []runtime.PortMapping{{HostPort: 8080, ContainerPort: 80, Protocol: "tcp"}}
+	h.setUp(old)
+	h.setUp(next)
+	serve(t, h.path(old.UID, "net"), ":80", "old")
+	serve(t, h.path(next.UID, "net"), ":80", "next")
+	next.Ports = old.Ports
+	if _, err := h.SetUpPod(t.Context(), next); err == nil || !strings.Contains(err.Error(), "8080/tcp is taken") {
+		t.Errorf("a port that another pod has: %v", err)
+	}
+	in(t, ownNetwork, func() error { return expect("127.0.0.1:8080", "old") })
+	h.called()
+	for range 2 { // what is free stays free
+		if err := h.UnpublishPorts(t.Context(), old); err != nil {
+			t.Fatal(err)
+		}
+	}
+	h.setUp(next)
+	in(t, ownNetwork, func() error { return expect("127.0.0.1:8080", "next") })
+	in(t, h.path(next.UID, "net"), func() error { return expect("10.91.7.1:8080", "next") })
+	h.tearDown(old.UID)
+	in(t, ownNetwork, func() error { return expect("127.0.0.1:8080", "next") })
+	h.tearDown(next.UID)
+	if after := h.traces(); after != before {
+		t.Errorf("before:\n%s\nafter:\n%s", before, after)
+	}
+}
+
 func must[T any](v T, err error) T {
 	if err != nil {
 		panic(err)

@@ -236,7 +236,7 @@ func (p *planner) discardWarm(needed bool) {
 }
 
 func (p *planner) ofCurrent(w Warm) bool {
-	return w.Revision == p.view.Revision && (w.Config == p.view.Config || w.ImagesOnly)
+	return w.Revision == p.view.Revision && (p.view.Config == "" || w.Config == p.view.Config || w.ImagesOnly)
 }
 
 // prepared says whether all that can fail has been done of the next pod: nothing is stopped before.

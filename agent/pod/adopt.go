@@ -23,6 +23,7 @@ type savedContainer struct {
 	Attempt int `json:"attempt"`
 	// Started: the attempt's process has been started.
 	Started    bool                             `json:"started"`
+	Inputs     string                           `json:"inputs,omitempty"`
 	Terminated *corev1.ContainerStateTerminated `json:"terminated,omitempty"`
 	Last       *corev1.ContainerStateTerminated `json:"last,omitempty"`
 	StartedAt  time.Time                        `json:"startedAt,omitzero"`
@@ -40,7 +41,7 @@ func (m *machine) save(status corev1.PodStatus) saved {
 	s := saved{UID: string(m.pod.UID), Status: status, Containers: map[string]savedContainer{}}
 	for _, c := range m.containers {
 		s.Containers[c.spec.Name] = savedContainer{
-			Attempt: c.attempt, Started: c.state == running || c.state == exited,
+			Attempt: c.attempt, Started: c.state == running || c.state == exited, Inputs: c.inputs,
 			Terminated: c.terminated.DeepCopy(), Last: c.last.DeepCopy(), StartedAt: c.startedAt,
 			Backoff: c.backoff.Delay, NotBefore: c.notBefore,
 		}
@@ -68,7 +69,8 @@ func (m *machine) restore(s *saved, adopted []runtime.ContainerStatus, now time.
 	}
 	for _, a := range adopted {
 		if m.byID(a.ID) == nil && m.remainOf(a.ID) == nil {
-			m.remains = append(m.remains, &remain{id: a.ID, container: a.Name, attempt: a.Attempt})
+			alive := a.State == runtime.ContainerRunning
+			m.remains = append(m.remains, &remain{id: a.ID, container: a.Name, attempt: a.Attempt, alive: alive})
 		}
 	}
 }
@@ -92,7 +94,7 @@ func (m *machine) restoreSaved(s *saved, now time.Time) {
 		if !ok {
 			continue
 		}
-		c.attempt, c.id = k.Attempt, containerID(m.pod, c.spec.Name, k.Attempt)
+		c.attempt, c.id, c.inputs = k.Attempt, containerID(m.pod, c.spec.Name, k.Attempt), k.Inputs
 		c.terminated, c.last, c.startedAt = k.Terminated, k.Last, k.StartedAt
 		c.backoff.Delay, c.notBefore = k.Backoff, k.NotBefore
 		if latest := now.Add(restartDelayMax); c.notBefore.After(latest) {
@@ -139,6 +141,11 @@ func (m *machine) adopt(c *container, s *saved, adopted []runtime.ContainerStatu
 		m.remember(c, before, now)
 	}
 	ended := c.terminated != nil && c.terminated.ContainerID == statusID(a.ID)
+	if m.stage != StageRun && a.State != runtime.ContainerCreated {
+		c.state = waiting // its task is gone, and it was never started
+		m.abandon(c, true)
+		return
+	}
 	switch a.State {
 	case runtime.ContainerRunning:
 		m.adoptRunning(c, a)

@@ -14,7 +14,7 @@ const effectTimeout = 2 * time.Minute
 func (w *Worker) effect(all, starts context.Context, a action, finished func()) {
 	ctx := all
 	switch a.kind {
-	case actionEnsureImage, actionSetUpPod, actionMountVolumes, actionRefreshVolumes, actionCreate:
+	case actionEnsureImage, actionSetUpPod, actionPublishPorts, actionMountVolumes, actionRefreshVolumes, actionCreate:
 		ctx = starts
 	}
 	if a.kind != actionEnsureImage {
@@ -46,11 +46,14 @@ func (w *Worker) effect(all, starts context.Context, a action, finished func()) 
 func (w *Worker) perform(ctx context.Context, a action) (event, error) {
 	switch a.kind {
 	case actionEnsureImage:
-		img, err := w.ensureImage(ctx, a.image)
+		img, err := w.ensureImage(ctx, a)
 		return func(m *machine, now time.Time) { m.imageEnsured(a.image, img, err, now) }, err
 	case actionSetUpPod:
-		ips, err := w.setUpPod(ctx)
+		ips, err := w.setUpPod(ctx, a.withoutPorts)
 		return func(m *machine, now time.Time) { m.podSetUp(ips, err, now) }, err
+	case actionPublishPorts:
+		_, err := w.setUpPod(ctx, false)
+		return func(m *machine, now time.Time) { m.portsPublished(err, now) }, err
 	case actionMountVolumes:
 		err := w.volumes(a.ips).mount(ctx)
 		return func(m *machine, now time.Time) { m.volumesMounted(err, now) }, err
@@ -60,6 +63,9 @@ func (w *Worker) perform(ctx context.Context, a action) (event, error) {
 	case actionReadMessage:
 		message := w.terminationMessage(ctx, a)
 		return func(m *machine, _ time.Time) { m.terminationMessage(a.id, message) }, nil
+	case actionUnpublishPorts:
+		err := w.cfg.Runtime.UnpublishPorts(ctx, podConfig(w.pod, w.cfg.Host()))
+		return func(m *machine, now time.Time) { m.portsUnpublished(err, now) }, err
 	case actionTearDownPod:
 		err := w.cfg.Runtime.TearDownPod(ctx, podConfig(w.pod, w.cfg.Host()))
 		return func(m *machine, now time.Time) { m.tornDown(err, now) }, err
@@ -73,8 +79,12 @@ func (w *Worker) perform(ctx context.Context, a action) (event, error) {
 func (w *Worker) performOnContainer(ctx context.Context, a action) (event, error) {
 	switch a.kind {
 	case actionCreate:
+		inputs := w.facts(a.ips).inputs(a.container) // before it is made of them
 		err := w.create(ctx, a)
-		return func(m *machine, now time.Time) { m.containerCreated(a.id, err, now) }, err
+		return func(m *machine, now time.Time) {
+			m.madeOf(a.id, inputs)
+			m.containerCreated(a.id, err, now)
+		}, err
 	case actionStart:
 		err := w.cfg.Runtime.StartContainer(ctx, a.id)
 		return func(m *machine, now time.Time) { m.containerStarted(a.id, err, now) }, err
@@ -91,15 +101,28 @@ func (w *Worker) performOnContainer(ctx context.Context, a action) (event, error
 	panic("pod: no effect for action " + string(a.kind))
 }
 
-func (w *Worker) ensureImage(ctx context.Context, key imageKey) (runtime.Image, error) {
+func (w *Worker) ensureImage(ctx context.Context, a action) (runtime.Image, error) {
+	if a.prefetch && w.cfg.Prefetch != nil {
+		select {
+		case w.cfg.Prefetch <- struct{}{}:
+			defer func() { <-w.cfg.Prefetch }()
+		case <-w.wanted:
+		case <-ctx.Done():
+			return runtime.Image{}, ctx.Err()
+		}
+	}
 	return w.cfg.Runtime.EnsureImage(ctx, runtime.ImageRequest{
-		Ref: key.Ref, Policy: runtime.PullPolicy(key.Policy), Credentials: w.credentials(),
+		Ref: a.image.Ref, Policy: runtime.PullPolicy(a.image.Policy), Credentials: w.credentials(),
 	})
 }
 
-func (w *Worker) setUpPod(ctx context.Context) ([]string, error) {
+func (w *Worker) setUpPod(ctx context.Context, withoutPorts bool) ([]string, error) {
 	host := w.cfg.Host()
-	s, err := w.cfg.Runtime.SetUpPod(ctx, podConfig(w.pod, host))
+	config := podConfig(w.pod, host)
+	if withoutPorts {
+		config.Ports = nil
+	}
+	s, err := w.cfg.Runtime.SetUpPod(ctx, config)
 	if err != nil {
 		return nil, err
 	}

@@ -170,7 +170,7 @@ func TestPullSecretsReachTheRuntime(t *testing.T) {
 		corev1.DockerConfigJsonKey: []byte(`{"auths":{"r.io":{"username":"u","password":"p"}}}`),
 	}}}
 	w := &Worker{cfg: b.cfg, pod: pod, log: b.cfg.Log}
-	if _, err := w.ensureImage(t.Context(), imageKey{"r.io/x", corev1.PullAlways}); err != nil {
+	if _, err := w.ensureImage(t.Context(), action{image: imageKey{"r.io/x", corev1.PullAlways}}); err != nil {
 		t.Fatal(err)
 	}
 	got := b.fake.Asked()[0]

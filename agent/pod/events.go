@@ -72,6 +72,19 @@ func (m *machine) podSetUp(ips []string, err error, now time.Time) {
 	m.warn(err, "FailedCreatePodSandBox", "Failed to create pod sandbox: ")
 }
 
+// portsPublished is the answer to actionPublishPorts.
+func (m *machine) portsPublished(err error, now time.Time) {
+	if m.ports.state != doing {
+		return
+	}
+	if err == nil {
+		m.ports.succeed()
+		return
+	}
+	m.ports.fail(now, podDelays, err)
+	m.warn(err, "FailedCreatePodSandBox", "Failed to publish the pod's ports: ")
+}
+
 // volumesMounted is the answer to actionMountVolumes.
 func (m *machine) volumesMounted(err error, now time.Time) {
 	if m.volumes.state != doing {
@@ -105,8 +118,13 @@ func (m *machine) warn(err error, reason, prefix string) {
 	}
 }
 
-// objectsChanged: a ConfigMap or Secret is new, changed or gone.
-func (m *machine) objectsChanged() {
+// objectsChanged: a ConfigMap or Secret is new, changed or gone. outdated are containers that were created of what they held before
+// and have not been started: they are made again.
+func (m *machine) objectsChanged(outdated []*container) {
+	for _, c := range outdated {
+		c.state = waiting
+		m.abandon(c, true)
+	}
 	m.volumes.retry.at = time.Time{}
 	if hasLiveVolumes(m.pod) {
 		m.stale, m.refresh.retry.at = true, time.Time{}
@@ -115,6 +133,13 @@ func (m *machine) objectsChanged() {
 		if c.failure != nil && c.failure.reason == "CreateContainerConfigError" {
 			c.create.at = time.Time{}
 		}
+	}
+}
+
+// madeOf notes what an attempt is being created of.
+func (m *machine) madeOf(id, inputs string) {
+	if c := m.byID(id); c != nil && c.state == creating {
+		c.inputs = inputs
 	}
 }
 
@@ -128,7 +153,10 @@ func (m *machine) containerCreated(id string, err error, now time.Time) {
 	case err == nil:
 		c.state = created
 		m.report(corev1.EventTypeNormal, "Created", "Created container %s", c.spec.Name)
-	case errors.Is(err, runtime.ErrStart):
+		if m.stage != StageRun {
+			c.failure, c.create = nil, retry{}
+		}
+	case errors.Is(err, runtime.ErrStart) && m.stage == StageRun:
 		m.startFailed(c, err, now)
 	default:
 		c.state = waiting
@@ -142,13 +170,20 @@ func (m *machine) containerCreated(id string, err error, now time.Time) {
 }
 
 func (m *machine) createFailed(c *container, err error, now time.Time) {
-	c.create.failed(now, createDelays, err)
+	spacing := createDelays
+	if m.stage != StageRun {
+		spacing = pullDelays // nobody waits for it: as far apart as restarts would be
+	}
+	c.create.failed(now, spacing, err)
 	if c.create.held || m.stop != nil {
 		return
 	}
 	reason := "CreateContainerError"
-	if errors.Is(err, runtime.ErrConfig) {
+	switch {
+	case errors.Is(err, runtime.ErrConfig):
 		reason = "CreateContainerConfigError"
+	case errors.Is(err, runtime.ErrStart):
+		reason = "RunContainerError"
 	}
 	c.failure = &failure{reason, err.Error()}
 	m.report(corev1.EventTypeWarning, "Failed", "Error: %v", err)
@@ -182,10 +217,7 @@ func (m *machine) containerStarted(id string, err error, now time.Time) {
 		c.inspect = true
 		c.inspectRetry.failed(now, podDelays, err)
 	case errors.Is(err, runtime.ErrNotFound) && early == nil:
-		// Its task is gone, with the shim: make it anew.
-		c.state = waiting
-		m.abandon(c, true)
-		m.createFailed(c, err, now)
+		m.lost(c, err, now)
 	case err != nil && early == nil:
 		m.startFailed(c, err, now)
 	default:
@@ -193,6 +225,19 @@ func (m *machine) containerStarted(id string, err error, now time.Time) {
 		m.report(corev1.EventTypeNormal, "Started", "Started container %s", c.spec.Name)
 		if early != nil {
 			m.exited(id, *early)
+		}
+	}
+}
+
+// lost has a container made anew whose task went before it was started, with its shim: at once, if that was the first time.
+func (m *machine) lost(c *container, err error, now time.Time) {
+	c.state, c.inspect = waiting, false
+	m.abandon(c, true)
+	m.createFailed(c, err, now)
+	if c.create.failures == 1 {
+		c.create.at = now
+		if m.stage != StageRun {
+			c.failure = nil // nobody need be troubled
 		}
 	}
 }
@@ -217,6 +262,9 @@ func (m *machine) exited(id string, e exit) {
 	case starting:
 		c.early = &e
 		return
+	case created:
+		m.lost(c, errLost, e.at)
+		return
 	case running:
 	default:
 		return
@@ -233,6 +281,9 @@ func (m *machine) exited(id string, e exit) {
 	m.messages[id] = &message{container: c.spec, attempt: c.attempt, code: e.code}
 	m.spaceRestart(c, c.startedAt, e.at)
 }
+
+// errLost: a created task is gone.
+var errLost = errors.New("its process ended before it was started")
 
 func (e exit) why() string {
 	switch {
@@ -387,6 +438,9 @@ func (m *machine) stopped(s Stop) {
 	}
 }
 
+// portsUnpublished is the answer to actionUnpublishPorts.
+func (m *machine) portsUnpublished(err error, now time.Time) { m.ended(&m.unpublish, err, now) }
+
 // tornDown is the answer to actionTearDownPod.
 func (m *machine) tornDown(err error, now time.Time) { m.ended(&m.tearDown, err, now) }
 
@@ -406,11 +460,12 @@ func (m *machine) ended(s *step, err error, now time.Time) {
 
 // connected: containerd is back. What waited for it goes on, and what ran is looked at again.
 func (m *machine) connected() {
+	m.away = false
 	for _, r := range m.retries() {
 		r.release()
 	}
 	for _, c := range m.containers {
-		if c.state == running {
+		if c.state == running || c.state == created && m.stage != StageRun {
 			c.inspect = true
 		}
 	}
@@ -418,7 +473,7 @@ func (m *machine) connected() {
 
 // retries lists everything that may wait for containerd.
 func (m *machine) retries() []*retry {
-	all := []*retry{&m.sandbox.retry, &m.volumes.retry, &m.tearDown.retry}
+	all := []*retry{&m.sandbox.retry, &m.ports.retry, &m.volumes.retry, &m.unpublish.retry, &m.tearDown.retry}
 	for _, i := range m.images {
 		all = append(all, &i.retry)
 	}

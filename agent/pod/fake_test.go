@@ -83,10 +83,14 @@ type bench struct {
 	cfg     *Config
 	pod     *corev1.Pod
 	worker  *Worker
+	stage   Stage // that it begins with
 
-	mu     sync.Mutex
-	events []string
-	gone   int
+	mu       sync.Mutex
+	events   []string
+	ended    int
+	gone     int
+	statuses int
+	prepared []string // what OnPrepared said: "prepared", "not prepared" or the trouble
 }
 
 func newBench(t *testing.T, pod *corev1.Pod) *bench {
@@ -99,8 +103,28 @@ func newBench(t *testing.T, pod *corev1.Pod) *bench {
 	})
 	b.cfg = &Config{
 		Runtime: b.fake, Objects: b.objects, Host: testHost, Dir: dir + "/pods", PodLogs: dir + "/logs", ContainerLogs: dir + "/links",
-		Log:      slog.New(slog.DiscardHandler),
-		OnStatus: func(string, corev1.PodStatus) {},
+		Log: slog.New(slog.DiscardHandler),
+		OnStatus: func(string, corev1.PodStatus) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.statuses++
+		},
+		OnPrepared: func(_ string, prepared bool, trouble string) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			switch {
+			case prepared:
+				trouble = "prepared"
+			case trouble == "":
+				trouble = "not prepared"
+			}
+			b.prepared = append(b.prepared, trouble)
+		},
+		OnEnded: func(string) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			b.ended++
+		},
 		OnEvent: func(_ *corev1.Pod, _, reason, message string) {
 			b.mu.Lock()
 			defer b.mu.Unlock()
@@ -121,7 +145,7 @@ func (b *bench) start(stop *Stop) {
 		<-started
 		b.worker.Event(e)
 	})
-	b.worker = Start(b.cfg, b.pod, b.fake.List(), stop)
+	b.worker = Start(b.cfg, b.pod, Begin{Adopted: b.fake.List(), Stop: stop, Stage: b.stage})
 	close(started)
 }
 

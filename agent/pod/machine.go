@@ -21,17 +21,22 @@ type machine struct {
 	pod *corev1.Pod
 
 	images     map[imageKey]*image
+	stage      Stage
 	sandbox    step // namespaces and network
+	ports      step // host ports, of a pod that was set up without them
 	volumes    step
 	refresh    step // live update of configMap, secret, ... volumes
 	stale      bool // a refresh is due
 	containers []*container
 	remains    []*remain
 
-	stop     *Stop
-	tearDown step
-	cleanUp  step // volumes, files and logs
-	gone     bool
+	stop      *Stop
+	endedAt   time.Time // no process is left of a stopped pod, and its host ports are free
+	unpublish step
+	tearDown  step
+	cleanUp   step // volumes, files and logs
+	gone      bool
+	away      bool // containerd is
 
 	ips       []string // of the pod; the host's with hostNetwork
 	startTime time.Time
@@ -111,6 +116,7 @@ type container struct {
 	state   containerState
 	attempt int
 	id      string // of attempt
+	inputs  string // what the attempt was created of, see facts.inputs
 
 	startedAt time.Time
 	// terminated is how the newest attempt that ended did so, nil while one runs; last is the one before.
@@ -169,6 +175,7 @@ type remain struct {
 	container string
 	attempt   int
 	removing  bool
+	alive     bool // its process may run
 	// now: nothing is worth keeping. Otherwise it stays until the replacement runs.
 	now   bool
 	retry retry
@@ -178,7 +185,7 @@ type remain struct {
 type news struct{ kind, reason, message string }
 
 func newMachine(pod *corev1.Pod, now time.Time) *machine {
-	m := &machine{pod: pod, images: map[imageKey]*image{}, messages: map[string]*message{}, startTime: now}
+	m := &machine{pod: pod, images: map[imageKey]*image{}, messages: map[string]*message{}, startTime: now, ports: step{state: done}}
 	for i := range pod.Spec.Containers {
 		spec := &pod.Spec.Containers[i]
 		c := &container{spec: spec, state: waiting, image: imageKey{spec.Image, spec.ImagePullPolicy}}

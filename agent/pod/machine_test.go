@@ -25,6 +25,8 @@ type model struct {
 	faults     bool
 	everExited map[string]bool
 	missed     bool // an exit was not heard
+	warm       bool // the pod may not run yet
+	published  bool // its host ports are
 }
 
 // TestMachineAlwaysGetsThere lets everything fail, get lost and be restarted in any order. Afterwards, when nothing fails any
@@ -32,10 +34,13 @@ type model struct {
 func TestMachineAlwaysGetsThere(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &model{
-			t: t, pod: testPod("a", "b"), now: time.Unix(1e9, 0), containers: map[string]runtime.ContainerStatus{},
+			t: t, pod: testPod("a", "b"), warm: rapid.Bool().Draw(t, "warm"), now: time.Unix(1e9, 0), containers: map[string]runtime.ContainerStatus{},
 			faults: true, everExited: map[string]bool{},
 		}
-		w.m = newMachine(w.pod, w.now)
+		if rapid.Bool().Draw(t, "ports") {
+			w.pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80, ContainerPort: 80}}
+		}
+		w.m = w.newMachine()
 		for range rapid.IntRange(0, 60).Draw(t, "steps") {
 			w.step()
 		}
@@ -59,7 +64,9 @@ func TestMachineAlwaysGetsThere(t *testing.T) {
 
 func (w *model) step() {
 	w.plan()
-	switch rapid.IntRange(0, 9).Draw(w.t, "what") {
+	switch rapid.IntRange(0, 10).Draw(w.t, "what") {
+	case 10:
+		w.release()
 	case 0, 1, 2, 3, 4:
 		w.performOne()
 	case 5:
@@ -77,8 +84,31 @@ func (w *model) step() {
 	}
 }
 
+func (w *model) newMachine() *machine {
+	m := newMachine(w.pod, w.now)
+	if w.warm {
+		m.stage = StagePrepared
+	}
+	return m
+}
+
+// release lets a warm pod run; one that is being dropped is never released.
+func (w *model) release() {
+	if w.m.stop == nil {
+		w.warm = false
+		w.m.released(w.now)
+	}
+}
+
 func (w *model) plan() {
-	for _, a := range w.m.next(w.now) {
+	actions := w.m.next(w.now)
+	if !w.m.endedAt.IsZero() {
+		w.mustHaveEnded()
+	}
+	for _, a := range actions {
+		if w.warm && (a.kind == actionStart || a.kind == actionSignal || a.kind == actionPublishPorts || a.kind == actionSetUpPod && !a.withoutPorts) {
+			w.t.Fatalf("%s %s of a pod that may not run yet", a.kind, a.id)
+		}
 		for _, b := range w.begun {
 			if a.kind == b.kind && a.id == b.id && a.image == b.image {
 				w.t.Fatalf("%s %s begun twice", a.kind, a.id)
@@ -116,7 +146,14 @@ func (w *model) answer(a action, effect bool, err error) {
 	case actionEnsureImage:
 		m.imageEnsured(a.image, runtime.Image{Ref: "x"}, err, now)
 	case actionSetUpPod:
+		w.published = w.published || err == nil && !a.withoutPorts
 		m.podSetUp([]string{"10.0.0.1"}, err, now)
+	case actionPublishPorts:
+		w.published = w.published || err == nil
+		m.portsPublished(err, now)
+	case actionUnpublishPorts:
+		w.published = w.published && err != nil
+		m.portsUnpublished(err, now)
 	case actionMountVolumes:
 		m.volumesMounted(err, now)
 	case actionRefreshVolumes:
@@ -154,6 +191,9 @@ func (w *model) answerContainer(a action, effect bool, err error) {
 			err = runtime.ErrNotFound
 		} else if effect && c.State == runtime.ContainerCreated {
 			w.mustBeAlone(a)
+			if hasHostPorts(w.pod) && !w.published {
+				w.t.Fatalf("%s started before its ports were published", a.id)
+			}
 			c.State, c.StartedAt = runtime.ContainerRunning, now
 			w.containers[a.id] = c
 		}
@@ -183,6 +223,17 @@ func (w *model) mustBeAlone(a action) {
 		if c.Name == a.name && c.State == runtime.ContainerRunning {
 			w.t.Fatalf("%s started beside %s", a.id, c.ID)
 		}
+	}
+}
+
+func (w *model) mustHaveEnded() {
+	for _, c := range w.containers {
+		if c.State == runtime.ContainerRunning {
+			w.t.Fatalf("ended while %s runs", c.ID)
+		}
+	}
+	if w.published && hasHostPorts(w.pod) {
+		w.t.Fatalf("ended while its ports are published")
 	}
 }
 
@@ -218,7 +269,7 @@ func (w *model) restart() {
 		}
 	}
 	w.begun = nil
-	w.m = newMachine(w.pod, w.now)
+	w.m = w.newMachine()
 	var adopted []runtime.ContainerStatus
 	for _, name := range []string{"a", "b"} {
 		for attempt := range 1000 {
@@ -242,6 +293,7 @@ func (w *model) restart() {
 // settle ends all faults and lets time pass until nothing is left to do.
 func (w *model) settle() {
 	w.faults = false
+	w.release()
 	if w.missed {
 		w.m.connected() // package runtime promises it after it has lost events
 	}

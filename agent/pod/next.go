@@ -2,6 +2,7 @@ package pod
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -15,6 +16,7 @@ type actionKind string
 const (
 	actionEnsureImage    actionKind = "ensure image"
 	actionSetUpPod       actionKind = "set up pod"
+	actionPublishPorts   actionKind = "publish ports"
 	actionMountVolumes   actionKind = "mount volumes"
 	actionRefreshVolumes actionKind = "refresh volumes"
 	actionCreate         actionKind = "create container"
@@ -23,6 +25,7 @@ const (
 	actionInspect        actionKind = "inspect container"
 	actionRemove         actionKind = "remove container"
 	actionReadMessage    actionKind = "read termination message"
+	actionUnpublishPorts actionKind = "unpublish ports"
 	actionTearDownPod    actionKind = "tear down pod"
 	actionCleanUp        actionKind = "clean up files"
 )
@@ -32,7 +35,10 @@ type action struct {
 	kind   actionKind
 	reason string // for people
 
-	image imageKey // EnsureImage
+	image    imageKey // EnsureImage
+	prefetch bool     // EnsureImage: it is not needed yet
+
+	withoutPorts bool // SetUpPod
 
 	container *corev1.Container // Create, ReadMessage
 	name      string            // of the container
@@ -89,8 +95,14 @@ func (n *planner) running() {
 	for _, c := range n.containers {
 		n.ensureImage(c.image)
 	}
+	if n.stage == StageImages {
+		return
+	}
 	if n.ready(&n.sandbox) {
-		n.do(action{kind: actionSetUpPod, reason: "pod needs namespaces and network"})
+		n.do(action{kind: actionSetUpPod, withoutPorts: n.stage != StageRun, reason: "pod needs namespaces and network"})
+	}
+	if n.stage == StageRun && n.sandbox.state == done && n.ready(&n.ports) {
+		n.do(action{kind: actionPublishPorts, reason: "the host ports are free"})
 	}
 	// downwardAPI volumes may ask for the pod's addresses.
 	if (n.sandbox.state == done || !needsPodIP(n.pod)) && n.ready(&n.volumes) {
@@ -105,7 +117,7 @@ func (n *planner) running() {
 		n.attend(c)
 	}
 	for _, c := range n.containers {
-		if n.advance(c) {
+		if !n.mayCreate() || n.advance(c) {
 			break
 		}
 	}
@@ -140,7 +152,7 @@ func (n *planner) ensureImage(key imageKey) {
 	}
 	i.since, i.announced = n.now, false
 	n.due(n.now.Add(pullShown))
-	n.do(action{kind: actionEnsureImage, image: key, reason: "containers need the image"})
+	n.do(action{kind: actionEnsureImage, image: key, prefetch: n.stage == StageImages, reason: "containers need the image"})
 }
 
 // pullShown is how long looking for an image may take before it is called pulling.
@@ -148,7 +160,7 @@ const pullShown = time.Second
 
 // attend looks after what runs: signals that are due, and doubts after containerd was away.
 func (n *planner) attend(c *container) {
-	if c.state != running {
+	if c.state != running && (c.state != created || n.stage == StageRun) {
 		return
 	}
 	if c.inspect && !c.inspecting && n.due(c.inspectRetry.at) {
@@ -189,6 +201,12 @@ func (n *planner) advance(c *container) bool {
 	case creating, starting:
 		return true
 	case created:
+		if n.stage != StageRun {
+			return false
+		}
+		if n.sandbox.state != done || n.ports.state != done { // an adopted one may lack its ports
+			return true
+		}
 		c.state = starting
 		n.do(action{kind: actionStart, name: c.spec.Name, attempt: c.attempt, id: c.id, reason: "container is created"})
 		return true
@@ -242,7 +260,7 @@ func createReason(c *container) string {
 // and only while nothing is being created, which is what a user waits for.
 func (n *planner) removeRemains(all bool) {
 	for _, c := range n.containers {
-		if !all && (c.state == creating || c.state == created || c.state == starting) {
+		if !all && (c.state == creating || c.state == created && n.stage == StageRun || c.state == starting) {
 			return
 		}
 	}
@@ -261,7 +279,7 @@ func (n *planner) removeRemains(all bool) {
 	}
 }
 
-// stopping takes the pod down: signals to all containers in parallel, then containers, namespaces, volumes.
+// stopping takes the pod down: signals to all containers in parallel, then host ports, containers, namespaces, volumes.
 func (n *planner) stopping() {
 	if n.gone {
 		return
@@ -281,8 +299,11 @@ func (n *planner) stopping() {
 			return
 		}
 	}
+	if n.endedAt.IsZero() && !n.free() || !n.due(n.endedAt.Add(n.stop.Linger)) {
+		return
+	}
 	n.removeRemains(true)
-	if len(n.remains) > 0 || n.sandbox.state == doing || n.volumes.state == doing || n.refresh.state == doing {
+	if len(n.remains) > 0 || n.sandbox.state == doing || n.ports.state == doing || n.volumes.state == doing || n.refresh.state == doing {
 		return
 	}
 	if n.ready(&n.tearDown) {
@@ -292,6 +313,22 @@ func (n *planner) stopping() {
 		n.do(action{kind: actionCleanUp, reason: n.stop.Reason})
 	}
 	n.gone = n.cleanUp.state == done
+}
+
+// free frees what the pod, whose containers have ended, still holds of the host; true: nothing any more.
+func (n *planner) free() bool {
+	if slices.ContainsFunc(n.remains, func(r *remain) bool { return r.alive }) {
+		n.removeRemains(true)
+		return false
+	}
+	if n.stage == StageRun && n.unpublish.state != done && hasHostPorts(n.pod) {
+		if n.sandbox.state != doing && n.ports.state != doing && n.ready(&n.unpublish) {
+			n.do(action{kind: actionUnpublishPorts, reason: n.stop.Reason})
+		}
+		return false
+	}
+	n.endedAt = n.now
+	return true
 }
 
 // stopSignal is lifecycle.stopSignal, or "" for the image's.

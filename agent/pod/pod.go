@@ -17,6 +17,8 @@ type Runtime interface {
 	EnsureImage(ctx context.Context, req runtime.ImageRequest) (runtime.Image, error)
 	// SetUpPod makes (or finds again) the pod's namespaces and network.
 	SetUpPod(ctx context.Context, pod runtime.PodConfig) (runtime.PodStatus, error)
+	// UnpublishPorts makes the host ports free that SetUpPod published for the pod; the rest of its network stays.
+	UnpublishPorts(ctx context.Context, pod runtime.PodConfig) error
 	// TearDownPod removes the pod's namespaces, network and cgroup. Its containers must be gone.
 	TearDownPod(ctx context.Context, pod runtime.PodConfig) error
 	// CreateContainer makes snapshot, container and task; the process is not started.
@@ -59,10 +61,18 @@ type Config struct {
 	PodLogs       string
 	ContainerLogs string
 	Log           *slog.Logger
+	// Prefetch holds one value for each image that is being pulled in StageImages: its capacity bounds them. nil is no bound.
+	Prefetch chan struct{}
+	// OnPrepared is called with every change of how far a pod is that may not run yet (Begin.Stage): whether all is made, and
+	// what keeps it from that ("CamelCaseReason: message"), "" while nothing does. It must not block.
+	OnPrepared func(uid string, prepared bool, trouble string)
 	// OnStatus is called with a private copy after every change of a pod's status. It must not block.
 	OnStatus func(uid string, status corev1.PodStatus)
 	// OnEvent reports what happens in a pod as kubectl describe shows it (type Normal|Warning, CamelCase reason). Must not block.
 	OnEvent func(pod *corev1.Pod, eventType, reason, message string)
+	// OnEnded is called once, before the status that goes with it, when a stopped pod's last process has exited and its host ports
+	// are free: another pod may take its place. What is left of it is removed afterwards. Must not block.
+	OnEnded func(uid string)
 	// OnGone is called once, when a stopped pod's last trace (containers, namespaces, volumes) is removed.
 	OnGone func(uid string)
 }
@@ -72,4 +82,16 @@ type Stop struct {
 	// Deadline is when SIGKILL follows; decided and made durable by the caller before it tells the worker.
 	Deadline time.Time
 	Reason   string
+	// Linger is how long what is left of the pod stays after its last process has ended: the start of the next one comes first.
+	Linger time.Duration
+}
+
+// Begin is how a worker begins.
+type Begin struct {
+	// Adopted are the pod's containers as containerd has them from an earlier agent.
+	Adopted []runtime.ContainerStatus
+	// Stop is set when the pod was already told to end.
+	Stop *Stop
+	// Stage is how far the pod may go, until Prepare or Release.
+	Stage Stage
 }

@@ -75,6 +75,8 @@ func (m *machine) podMessage() string {
 		return ""
 	case m.sandbox.state != done && m.sandbox.err != nil:
 		return "cannot set up the pod's network: " + m.sandbox.err.Error()
+	case m.ports.state != done && m.ports.err != nil:
+		return "cannot publish the pod's ports: " + m.ports.err.Error()
 	case m.volumes.state != done && m.volumes.err != nil:
 		return "cannot mount volumes: " + m.volumes.err.Error()
 	}

@@ -33,6 +33,9 @@ type Worker struct {
 	cancel       context.CancelFunc // ends every effect: Abandon
 	cancelStarts context.CancelFunc // ends the effects that a stop makes pointless
 
+	wanted   chan struct{} // closed when the images are needed now: no turn is waited for
+	wantOnce sync.Once
+
 	// files serialises status.json with the removal of the directory it is in.
 	files   sync.Mutex
 	removed bool
@@ -41,28 +44,30 @@ type Worker struct {
 // event is something that happened, told to the machine on the worker's goroutine.
 type event func(m *machine, now time.Time)
 
-// Start begins a pod, or takes over what an earlier agent left of it: adopted are its containers as containerd has them, stop
-// is set when it was already told to end. The worker calls back (OnStatus, OnEvent, OnGone) from its own goroutine only.
-func Start(cfg *Config, pod *corev1.Pod, adopted []runtime.ContainerStatus, stop *Stop) *Worker {
+// Start begins a pod, or takes over what an earlier agent left of it. The worker calls back (OnStatus, OnEvent, OnGone, ...) from
+// its own goroutine only.
+func Start(cfg *Config, pod *corev1.Pod, begin Begin) *Worker {
 	now := time.Now()
 	w := &Worker{
 		cfg: cfg, pod: pod.DeepCopy(), dir: filepath.Join(cfg.Dir, string(pod.UID)),
 		log:  cfg.Log.With("pod", pod.Namespace+"/"+pod.Name),
-		bell: make(chan struct{}, 1), done: make(chan struct{}),
+		bell: make(chan struct{}, 1), done: make(chan struct{}), wanted: make(chan struct{}),
+		objectsChanged: begin.Stage != StageRun && len(begin.Adopted) > 0, // perhaps, since they were made
 	}
 	m := newMachine(w.pod, now)
+	m.stage = begin.Stage
 	known, err := readSaved(w.dir, string(pod.UID))
 	if err != nil {
 		w.log.Warn("pod's state is rebuilt from its containers", "error", err)
 		m.report(corev1.EventTypeWarning, "StateRebuilt", "%v", err)
 	}
-	if known != nil || len(adopted) > 0 {
-		m.restore(known, adopted, now)
+	if known != nil || len(begin.Adopted) > 0 {
+		m.restore(known, begin.Adopted, now)
 	}
-	if stop != nil {
-		m.stopped(*stop)
+	if begin.Stop != nil {
+		m.stopped(*begin.Stop)
 	}
-	w.status = m.status(cfg.Host(), now)
+	w.status = w.statusOf(m, now)
 
 	all, cancel := context.WithCancel(context.Background())
 	starts, cancelStarts := context.WithCancel(all)
@@ -91,7 +96,7 @@ func (w *Worker) Event(e runtime.Event) {
 		case runtime.EventConnected:
 			m.connected()
 		case runtime.EventDisconnected:
-			// Nothing is known to have ended; effects fail with ErrUnavailable and wait.
+			m.away = true // nothing is known to have ended; effects fail with ErrUnavailable and wait
 		}
 	})
 }
@@ -139,7 +144,7 @@ func (w *Worker) take() []event {
 	w.mail = nil
 	if w.objectsChanged {
 		w.objectsChanged = false
-		mail = append(mail, func(m *machine, _ time.Time) { m.objectsChanged() })
+		mail = append(mail, func(m *machine, _ time.Time) { m.objectsChanged(w.outdated(m)) })
 	}
 	return mail
 }
@@ -189,12 +194,40 @@ type publisher struct {
 	worker *Worker
 	saved  saved // as last handed to the disk
 	saving bool
+	ended  bool
 	gone   bool
-	told   bool // OnStatus was called before
+	told   bool // OnStatus was called before; of a pod that may not run yet, OnPrepared
+
+	prepared bool // as last told
+	trouble  string
 }
 
 func (p *publisher) publish(m *machine, now time.Time) {
 	w := p.worker
+	if m.stage == StageRun {
+		p.publishPod(m, now)
+	} else {
+		p.publishWarm(m)
+	}
+	p.save(m, w.Status())
+	if m.gone && !p.gone {
+		p.gone = true
+		w.log.Info("pod is gone")
+		if w.cfg.OnGone != nil {
+			w.cfg.OnGone(string(w.pod.UID))
+		}
+	}
+}
+
+// publishPod tells of a pod. That it has ended comes first: it is what others wait for.
+func (p *publisher) publishPod(m *machine, now time.Time) {
+	w := p.worker
+	if !m.endedAt.IsZero() && !p.ended {
+		p.ended = true
+		if w.cfg.OnEnded != nil {
+			w.cfg.OnEnded(string(w.pod.UID))
+		}
+	}
 	for _, n := range m.news {
 		if w.cfg.OnEvent != nil {
 			w.cfg.OnEvent(w.pod, n.kind, n.reason, n.message)
@@ -210,20 +243,20 @@ func (p *publisher) publish(m *machine, now time.Time) {
 		p.told = true
 		w.cfg.OnStatus(string(w.pod.UID), *status.DeepCopy())
 	}
-	p.save(m, status)
-	if m.gone && !p.gone {
-		p.gone = true
-		w.log.Info("pod is gone")
-		if w.cfg.OnGone != nil {
-			w.cfg.OnGone(string(w.pod.UID))
-		}
+}
+
+// statusOf is empty for a pod that may not run yet: nothing of it has begun.
+func (w *Worker) statusOf(m *machine, now time.Time) corev1.PodStatus {
+	if m.stage != StageRun {
+		return corev1.PodStatus{}
 	}
+	return m.status(w.cfg.Host(), now)
 }
 
 // save writes status.json off the goroutine, one write at a time, when something in it changed.
 func (p *publisher) save(m *machine, status corev1.PodStatus) {
 	s := m.save(status)
-	if p.saving || m.gone || reflect.DeepEqual(s, p.saved) {
+	if p.saving || m.gone || m.stage == StageImages || reflect.DeepEqual(s, p.saved) {
 		return
 	}
 	p.saved, p.saving = s, true
@@ -235,8 +268,8 @@ func (p *publisher) save(m *machine, status corev1.PodStatus) {
 
 // last brings status.json up to date before the worker ends.
 func (p *publisher) last(m *machine, now time.Time) {
-	if !m.gone {
-		p.worker.saveFile(m.save(m.status(p.worker.cfg.Host(), now)))
+	if !m.gone && m.stage != StageImages {
+		p.worker.saveFile(m.save(p.worker.statusOf(m, now)))
 	}
 }
 

@@ -47,19 +47,50 @@ func ProbeImage() (Image, error) {
 
 // ProbeTimes are the start times in a probe's file, the oldest first; none while there is no file.
 func ProbeTimes(file string) ([]time.Time, error) {
+	starts, _, err := probeTimes(file)
+	return starts, err
+}
+
+// ProbeEnds are the times at which a probe was told to end.
+func ProbeEnds(file string) ([]time.Time, error) {
+	_, ends, err := probeTimes(file)
+	return ends, err
+}
+
+func probeTimes(file string) (starts, ends []time.Time, err error) {
 	data, err := os.ReadFile(file)
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fmt.Errorf("cannot read the probe's file: %w", err)
+		return nil, nil, fmt.Errorf("cannot read the probe's file: %w", err)
 	}
-	var times []time.Time
 	for line := range strings.Lines(string(data)) {
 		n, err := strconv.ParseInt(strings.TrimSuffix(line, "\n"), 10, 64)
 		if err != nil || !strings.HasSuffix(line, "\n") {
 			break // being written
 		}
-		times = append(times, time.Unix(0, n))
+		if n < 0 {
+			ends = append(ends, time.Unix(0, -n))
+		} else {
+			starts = append(starts, time.Unix(0, n))
+		}
 	}
-	return times, nil
+	return starts, ends, nil
+}
+
+// Without is how long a probe's file says that no probe ran, last: from when one was told to end to the first instruction of the one
+// that took its place, which is the start of number n.
+func Without(ctx context.Context, file string, n int) (time.Duration, error) {
+	start, err := AwaitProbe(ctx, file, n)
+	if err != nil {
+		return 0, err
+	}
+	ends, err := ProbeEnds(file)
+	if err == nil && len(ends) == 0 {
+		err = errors.New("no probe was told to end")
+	}
+	if err != nil {
+		return 0, err
+	}
+	return start.Sub(ends[len(ends)-1]), nil
 }
 
 // AwaitProbe waits until a probe's file has n times and returns the last of them.
@@ -110,6 +141,40 @@ func (b *Bare) BareStart(ctx context.Context) (time.Duration, error) {
 }
 
 func (b *Bare) start(ctx context.Context) error {
+	if err := b.create(ctx); err != nil {
+		return err
+	}
+	if err := b.task.Start(ctx); err != nil {
+		return fmt.Errorf("cannot start bare task: %w", err)
+	}
+	return nil
+}
+
+// BareExchange creates the next container, ends the one that runs, starts the next as soon as the old one's exit is known, and deletes
+// the old one. It returns how long no probe ran.
+func (b *Bare) BareExchange(ctx context.Context) (time.Duration, error) {
+	old := *b
+	if err := b.create(ctx); err != nil {
+		return 0, err
+	}
+	exit, err := old.task.Wait(ctx)
+	if err != nil {
+		return 0, fmt.Errorf("cannot wait for bare task: %w", err)
+	}
+	if err := old.task.Kill(ctx, syscall.SIGTERM); err != nil {
+		return 0, fmt.Errorf("cannot end bare task: %w", err)
+	}
+	<-exit
+	if err := b.task.Start(ctx); err != nil {
+		return 0, fmt.Errorf("cannot start bare task: %w", err)
+	}
+	b.starts++
+	without, err := Without(ctx, b.probeFile(), b.starts)
+	return without, errors.Join(err, old.Delete(ctx))
+}
+
+// create makes the container of the next start, and its task.
+func (b *Bare) create(ctx context.Context) error {
 	id := fmt.Sprintf("bare-%d-%d", os.Getpid(), b.starts)
 	log := filepath.Join(b.Dir, id+".log")
 	var err error
@@ -123,9 +188,6 @@ func (b *Bare) start(ctx context.Context) error {
 	b.task, err = b.container.NewTask(ctx, cio.BinaryIO(b.Logger, map[string]string{"path": log, "max-size": "10485760", "max-files": "5"}))
 	if err != nil {
 		return fmt.Errorf("cannot create bare task: %w", err)
-	}
-	if err := b.task.Start(ctx); err != nil {
-		return fmt.Errorf("cannot start bare task: %w", err)
 	}
 	return nil
 }

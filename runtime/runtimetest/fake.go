@@ -92,13 +92,41 @@ func (f *Fake) EnsureImage(ctx context.Context, r runtime.ImageRequest) (runtime
 }
 
 func (f *Fake) SetUpPod(ctx context.Context, p runtime.PodConfig) (runtime.PodStatus, error) {
-	if err := f.call(ctx, "setup"); err != nil {
+	text := "setup"
+	if len(p.Ports) > 0 {
+		text = "setup with ports"
+	}
+	if err := f.call(ctx, "%s", text); err != nil {
 		return runtime.PodStatus{}, err
 	}
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	for uid, other := range f.pods {
+		for _, port := range p.Ports {
+			if uid != p.UID && slices.ContainsFunc(other.Ports, func(o runtime.PortMapping) bool { return o.HostPort == port.HostPort }) {
+				return runtime.PodStatus{}, fmt.Errorf("host port %d is taken by another pod of this host (uid %s)", port.HostPort, uid)
+			}
+		}
+	}
+	if known, ok := f.pods[p.UID]; ok && len(p.Ports) == 0 {
+		p.Ports = known.Ports // what was published stays
+	}
 	f.pods[p.UID] = p
 	return runtime.PodStatus{UID: p.UID, IPs: []string{"10.88.0.2"}}, nil
+}
+
+// UnpublishPorts makes a pod's host ports free.
+func (f *Fake) UnpublishPorts(ctx context.Context, p runtime.PodConfig) error {
+	if err := f.call(ctx, "unpublish"); err != nil {
+		return err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	if known, ok := f.pods[p.UID]; ok {
+		known.Ports = nil
+		f.pods[p.UID] = known
+	}
+	return nil
 }
 
 func (f *Fake) TearDownPod(ctx context.Context, p runtime.PodConfig) error {

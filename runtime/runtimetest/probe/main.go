@@ -1,5 +1,5 @@
 // Probe is the process of benchmarks' containers: the first thing it does is to write down when that was. "probe FILE" appends the
-// time in nanoseconds since 1970 as a line to FILE, then sleeps until it is told to end.
+// time in nanoseconds since 1970 as a line to FILE, then sleeps until it is told to end, and appends when that was, as a negative number.
 package main
 
 import (
@@ -13,21 +13,28 @@ import (
 
 func main() {
 	now := time.Now()
-	if err := write(os.Args[1], now); err != nil {
-		fmt.Fprintln(os.Stderr, "probe:", err)
-		os.Exit(1)
-	}
 	end := make(chan os.Signal, 1)
 	signal.Notify(end, syscall.SIGTERM)
+	if err := write(os.Args[1], now.UnixNano()); err != nil {
+		fail(err)
+	}
 	<-end
+	if err := write(os.Args[1], -time.Now().UnixNano()); err != nil {
+		fail(err)
+	}
 }
 
-func write(path string, now time.Time) error {
+func fail(err error) {
+	fmt.Fprintln(os.Stderr, "probe:", err)
+	os.Exit(1)
+}
+
+func write(path string, nanoseconds int64) error {
 	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_APPEND, 0o644)
 	if err != nil {
 		return err
 	}
-	if _, err := f.WriteString(strconv.FormatInt(now.UnixNano(), 10) + "\n"); err != nil {
+	if _, err := f.WriteString(strconv.FormatInt(nanoseconds, 10) + "\n"); err != nil {
 		return err
 	}
 	return f.Close()
