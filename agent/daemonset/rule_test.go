@@ -168,3 +168,26 @@ func TestSaidIsBounded(t *testing.T) {
 		t.Errorf("%d views are remembered, the last is of now: %t", n, a.said.last() == a.turn.Digest)
 	}
 }
+
+// TestDigestStandsForAll: hosts that tell the same digest know the same of everything that the rule reads.
+func TestDigestStandsForAll(t *testing.T) {
+	seen := map[Digest]string{}
+	for name, change := range map[string]func(*Common){
+		"nothing":          func(*Common) {},
+		"generation":       func(c *Common) { c.Generation++ },
+		"content":          func(c *Common) { c.Hash[31]++ },
+		"configs":          func(c *Common) { c.Configs = []byte("new") },
+		"an exclusion":     func(c *Common) { c.Exclusions["a"] = 1 },
+		"its entry":        func(c *Common) { c.Exclusions["a"] = 2 },
+		"a host":           func(c *Common) { c.Roster["d"] = Entry{Number: 1} },
+		"a host's entry":   func(c *Common) { c.Roster["a"] = Entry{Number: 2} },
+		"a host that left": func(c *Common) { c.Roster["a"] = Entry{1, true} },
+	} {
+		c := newAsks().turn.View
+		change(&c)
+		if other, found := seen[c.Digest()]; found {
+			t.Errorf("%s and %s are the same", name, other)
+		}
+		seen[c.Digest()] = name
+	}
+}
