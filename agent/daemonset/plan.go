@@ -188,7 +188,7 @@ func (p *planner) replace(old Pod, surging bool) {
 		}
 		why = fmt.Sprintf("revision %s replaces pod %s of revision %s", p.view.Revision, old.Name, old.Revision)
 	}
-	if p.Memory.Updating {
+	if p.Memory.Updating || !p.Memory.Since.IsZero() {
 		p.Memory.Since = p.now // the deadline is for this attempt
 	}
 	if surging {

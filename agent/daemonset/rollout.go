@@ -14,6 +14,8 @@ import (
 const (
 	// settleFor is how long a pod has to be ready in an update, at least, before the next host takes its turn.
 	settleFor = 50 * time.Millisecond
+	// trialFor is how long a new pod has to be ready until its host's turn is forgotten.
+	trialFor = 10 * time.Second
 	// rollbackPause is how long the other doors leave a rollback to the host that is stuck: it may be no door.
 	rollbackPause = 5 * time.Second
 )
@@ -39,12 +41,27 @@ func (p *planner) ask() {
 	p.Rollback = rollsBack(p.view.DaemonSet) && p.hopeless()
 }
 
-// settle ends the host's turn: one available pod is left, or none shall be.
+// settle ends the host's turn: one available pod is left, or none shall be. For a while the pod is on trial: one that crashes after all
+// is what the turn has come to.
 func (p *planner) settle() {
-	alone := len(p.pods) == 1 && !p.pods[0].Terminating && p.available(p.pods[0])
-	if p.Memory.Updating && (alone || !p.Placement.ShouldRun && len(p.pods) == 0) {
-		p.Memory.Updating, p.Memory.Since = false, time.Time{}
+	m := &p.Memory
+	switch alone := p.alone(); {
+	case !p.Placement.ShouldRun && len(p.pods) == 0:
+		m.Updating, m.Since = false, time.Time{}
+	case m.Since.IsZero() && !m.Updating || !alone:
+	default:
+		m.Updating = false
+		if end := p.pods[0].ReadySince.Add(trialFor); p.now.Before(end) {
+			p.wake(end)
+		} else {
+			m.Since = time.Time{}
+		}
 	}
+}
+
+// alone says whether one available pod is all there is.
+func (p *planner) alone() bool {
+	return len(p.pods) == 1 && !p.pods[0].Terminating && p.available(p.pods[0])
 }
 
 // stand is how this host stands, before it decides anything.
@@ -54,9 +71,9 @@ func (p *planner) stand() Own {
 	for _, pod := range live {
 		own.Old = own.Old || !p.current(pod)
 	}
-	if p.Memory.Updating {
+	if !p.Memory.Since.IsZero() {
 		end := p.Memory.Since.Add(deadline(p.view.DaemonSet))
-		if own.Stuck = !p.now.Before(end); !own.Stuck {
+		if own.Stuck = !p.now.Before(end) && !p.alone(); p.now.Before(end) {
 			p.wake(end)
 		}
 	}

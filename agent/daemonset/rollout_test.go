@@ -93,8 +93,12 @@ func TestAHostUpdatesUntilANewPodIsAvailable(t *testing.T) {
 		t.Errorf("a pod that has been ready for no time is available: %+v", d.Status)
 	}
 	u.now = t0.Add(settleFor)
-	if d := u.expect(""); d.Status.Updating || !d.Status.Available || !d.Memory.Since.IsZero() {
+	if d := u.expect(""); d.Status.Updating || !d.Status.Available {
 		t.Errorf("it updates for ever: %+v", d.Status)
+	}
+	u.now = t0.Add(trialFor)
+	if d := u.expect(""); !d.Memory.Since.IsZero() {
+		t.Errorf("its turn is never forgotten: %+v", d.Memory)
 	}
 }
 
@@ -218,6 +222,27 @@ func TestAStuckHost(t *testing.T) {
 	d := u.expect("", "delete uid-2 RollingUpdate")
 	if d.Memory.Since != u.now {
 		t.Errorf("its deadline counts from %v", d.Memory.Since)
+	}
+}
+
+// A pod that was available for a moment, and crashes ever since, is what the host's turn has come to.
+func TestAPodThatCrashesOnTrial(t *testing.T) {
+	u := newUpdater(t, makeDS(func(ds *appsv1.DaemonSet) {
+		ds.Annotations = map[string]string{AnnotationDeadline: "20", AnnotationOnFailure: "Rollback"}
+	}), "host-02")
+	u.plan()
+	u.o.Pods = []Pod{makePod(2, revB, readySince(t0))}
+	u.now = t0.Add(time.Second)
+	if d := u.plan(); !d.Status.Available || d.Status.Updating {
+		t.Fatalf("it is not available: %+v", d.Status)
+	}
+	u.o.Pods = []Pod{makePod(2, revB)}
+	if d := u.plan(); d.Status.Stuck {
+		t.Error("it is stuck at once")
+	}
+	u.now = t0.Add(20 * time.Second)
+	if d := u.plan(); !d.Status.Stuck || !d.Rollback {
+		t.Errorf("it is not stuck: %+v", d.Status)
 	}
 }
 

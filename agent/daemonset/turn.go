@@ -51,7 +51,7 @@ type Own struct {
 type Memory struct {
 	// Updating: the host has taken its available pod down, or started a second one beside it, and is not back to one that is available.
 	Updating bool
-	// Since is when that began, or the next attempt of it; the rule does not read it.
+	// Since is when that began, or the next attempt of it; it stays while the new pod is on trial. The rule does not read it.
 	Since time.Time
 	// Away is the view under which it last said that it shall not start.
 	Away Digest
