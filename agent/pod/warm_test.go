@@ -184,19 +184,36 @@ func TestRestartedAgentAdoptsAWarmPod(t *testing.T) {
 	}
 }
 
-func TestWarmPodAfterARebootIsMadeAnew(t *testing.T) {
-	warmly(t, testPod("web"), StagePrepared, func(b *bench) {
-		b.start(nil)
-		synctest.Wait()
-		b.worker.Abandon()
-		<-b.worker.Done()
-		b.fake.Reboot()
-		b.fake.Take()
-		b.start(nil)
-		synctest.Wait()
-		expectSorted(t, b.fake, "create web-0", "remove web-0", "setup")
-		expect(t, "prepared", slices.Contains(b.told(), "prepared"), true)
-	})
+func TestWarmPodWhoseTaskIsGoneIsMadeAnew(t *testing.T) {
+	forget := func(b *bench) {
+		if err := os.Remove(filepath.Join(b.cfg.Dir, testUID, statusFile)); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	for what, happens := range map[string]func(b *bench){
+		"a reboot":                               func(b *bench) { b.fake.Reboot() },
+		"a reboot, and status.json is lost":      func(b *bench) { b.fake.Reboot(); forget(b) },
+		"it was killed while no agent ran":       func(b *bench) { b.fake.QuietExit(id("web", 0), 137) },
+		"it was killed, and status.json is lost": func(b *bench) { b.fake.QuietExit(id("web", 0), 137); forget(b) },
+	} {
+		t.Run(what, func(t *testing.T) {
+			warmly(t, testPod("web"), StagePrepared, func(b *bench) {
+				b.start(nil)
+				synctest.Wait()
+				b.worker.Abandon()
+				<-b.worker.Done()
+				happens(b)
+				b.fake.Take()
+				b.start(nil)
+				synctest.Wait()
+				expectSorted(t, b.fake, "create web-0", "remove web-0", "setup")
+				b.worker.Release()
+				synctest.Wait()
+				expect(t, "restarts", b.container("web").RestartCount, 0)
+				expect(t, "state", b.state("web"), "Running")
+			})
+		})
+	}
 }
 
 func TestTroubleOfAWarmPod(t *testing.T) {
