@@ -7,7 +7,6 @@ import (
 	"net/netip"
 	"slices"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/memberlist"
 )
@@ -148,6 +147,11 @@ func (m *Membership) learn(b []byte) error {
 		m.log.Error("news of the roster is not kept", "err", err)
 		return nil
 	}
+	for _, n := range changed {
+		if n.voice() == voiceSelf {
+			m.hearAgain(n.Node)
+		}
+	}
 	if len(changed) == 0 {
 		return nil
 	}
@@ -245,7 +249,7 @@ func (m *Membership) compareKeys(h hello) {
 	p := m.peers[h.node]
 	told := p == nil || slices.Equal(p.keys, h.keys)
 	if p != nil {
-		p.keys, p.heard = h.keys, time.Now()
+		p.keys = h.keys // but it is no sign of life: whoever has the gossip key can say it
 	}
 	m.mu.Unlock()
 	if !told && !slices.Equal(mine, h.keys) {

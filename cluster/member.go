@@ -77,7 +77,9 @@ type Membership struct {
 	doubts sync.WaitGroup
 	calls  errgroup.Group
 
-	meta atomic.Pointer[[]byte]
+	meta     atomic.Pointer[[]byte]
+	signedBy [32]byte    // the certificate that meta is signed with; under raising, but for the start
+	untold   atomic.Bool // memberlist has an earlier meta
 	// comparison is of what is replicated; nil while nothing is.
 	comparison atomic.Pointer[comparison]
 	inbox      chan []byte
@@ -111,9 +113,15 @@ type Membership struct {
 
 // peer is what is known of a host, this one included. It stays when the host fails.
 type peer struct {
+	// addr and meta are what is believed: what proof is of, or the word of a host that is in no roster.
 	addr  netip.AddrPort
 	meta  meta
-	alive bool
+	proof proof
+	// claim is what memberlist has, refused what it was not given last.
+	claim, refused claim
+	alive          bool
+	// held is one that memberlist has alive and that is not believed.
+	held bool
 	// doubted is one that memberlist has dead and that answers, or is being asked.
 	doubted bool
 	since   time.Time // alive or not
@@ -179,9 +187,6 @@ func (m *Membership) prepare() (err error) {
 	if m.addresses, err = openAddresses(c.DB); err != nil {
 		return err
 	}
-	if err := m.live(0); err != nil {
-		return err
-	}
 	m.restore()
 	m.queues = newQueues(maxBroadcast(c.Fleet), m.profile.list().RetransmitMult, m.alive)
 	return m.begin()
@@ -203,23 +208,6 @@ func (m *Membership) begin() error {
 	return err
 }
 
-// live begins a new incarnation above floor, on disk before anybody is told.
-func (m *Membership) live(floor uint64) error {
-	incarnation, err := m.incarnation.NextAbove(floor)
-	if err != nil {
-		return err
-	}
-	b, err := encodeMeta(meta{node: m.config.Node, api: m.config.API, incarnation: incarnation})
-	if err != nil {
-		return err
-	}
-	m.meta.Store(&b)
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.life = incarnation
-	return nil
-}
-
 // restore makes peers of the hosts that were known before the restart, so that they are failed and not unknown.
 func (m *Membership) restore() {
 	now := time.Now()
@@ -234,6 +222,14 @@ func (m *Membership) create() error {
 	config, err := m.listConfig()
 	if err != nil {
 		return err
+	}
+	ip, port, err := config.Transport.FinalAdvertiseAddr(config.AdvertiseAddr, config.AdvertisePort)
+	if err == nil {
+		m.me = addrPort(ip, uint16(port))
+		err = m.live(0)
+	}
+	if err != nil {
+		return errors.Join(err, config.Transport.Shutdown())
 	}
 	if m.list, err = memberlist.Create(config); err != nil {
 		return errors.Join(err, config.Transport.Shutdown())

@@ -25,9 +25,9 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	switch {
 	case err != nil:
 	case n.Name == m.config.Node:
-		m.hearOfSelf(addrPort(n.Addr, n.Port), about.incarnation)
+		m.hearOfSelf(claimOf(n, about))
 	default:
-		err = m.admissible(n.Name, addrPort(n.Addr, n.Port))
+		err = m.admissible(n.Name, claimOf(n, about))
 	}
 	switch {
 	case errors.Is(err, errTurnedAway):
@@ -65,23 +65,45 @@ func speaksOurs(n *memberlist.Node) bool {
 	return n.PMin <= protocol && n.PCur == protocol && n.PMax >= protocol && n.DMin <= ours && n.DCur == ours
 }
 
-// admissible refuses deleted hosts, strangers beyond a bound, and another address of a host that answers at the known one.
-func (m *Membership) admissible(node string, at netip.AddrPort) error {
+var errUnproven = errors.New("it is not signed with the certificate that the host of this name has in the roster")
+
+// admissible refuses deleted hosts, strangers beyond a bound, another address of a host that answers at the known one, and what is
+// said in the name of a host of the roster and is not proven; but a host that is alive may say so again.
+func (m *Membership) admissible(node string, c claim) error {
 	s, listed := m.roster.Standing(node)
 	if listed && s.State == RosterDeleted {
 		return errors.New("it was deleted")
 	}
+	_, proven := m.proven(node, c)
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if p := m.peers[node]; p != nil && p.doubted && p.addr != at {
-		offer(m.events, any(conflict{node: node, addresses: [2]netip.AddrPort{p.addr, at}}), &m.stats.dropped)
+	p := m.peers[node]
+	switch {
+	case p != nil && p.doubted && p.addr != c.at:
+		offer(m.events, any(conflict{node: node, addresses: [2]netip.AddrPort{p.addr, c.at}}), &m.stats.dropped)
 		return errors.New("it answers at another address")
-	}
-	if !listed {
+	case !listed:
 		return m.meetStranger(node, time.Now())
+	case proven, p != nil && p.alive && p.proof.raw != "" && p.addr == c.at:
+		delete(m.strangers, node)
+		return nil
 	}
-	delete(m.strangers, node)
-	return nil
+	m.refuse(node, c)
+	return errUnproven
+}
+
+// refuse remembers what may turn out to be true, with mu held.
+func (m *Membership) refuse(node string, c claim) {
+	p := m.peers[node]
+	if p == nil {
+		p = &peer{since: time.Now()}
+		m.peers[node] = p
+	}
+	p.refused = c
+	if p.alive && p.addr != c.at {
+		m.stats.conflicts.Add(1)
+		offer(m.events, any(conflict{node: node, addresses: [2]netip.AddrPort{p.addr, c.at}}), &m.stats.dropped)
+	}
 }
 
 // meetStranger is called with mu held.
@@ -100,13 +122,16 @@ func (m *Membership) meetStranger(node string, now time.Time) error {
 	return nil
 }
 
-// hearOfSelf notices another life of this host.
-func (m *Membership) hearOfSelf(at netip.AddrPort, incarnation uint64) {
+// hearOfSelf notices another life of this host, by its own signature.
+func (m *Membership) hearOfSelf(c claim) {
 	m.mu.Lock()
-	later := m.me == at && incarnation > m.life
-	earlier := m.newborn && incarnation != m.life
+	later := m.me == c.at && c.about.incarnation > m.life
+	earlier := m.newborn && c.about.incarnation != m.life
 	m.mu.Unlock()
-	if later || earlier {
-		offer(m.events, any(otherLife{incarnation}), &m.stats.dropped)
+	if !later && !earlier {
+		return
+	}
+	if _, proven := m.proven(m.config.Node, c); proven {
+		offer(m.events, any(otherLife{c.about.incarnation}), &m.stats.dropped)
 	}
 }

@@ -22,7 +22,9 @@ func (m *Membership) note(n *memberlist.Node, alive bool) {
 	if err != nil {
 		return // NotifyAlive has refused and counted it
 	}
+	c := claimOf(n, about)
 	standing, listed := m.roster.Standing(n.Name)
+	by, proven := m.proven(n.Name, c)
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -34,14 +36,20 @@ func (m *Membership) note(n *memberlist.Node, alive bool) {
 	if !alive && m.mayDoubt(p, standing, listed) && m.askAgain(n.Name, p) {
 		return
 	}
-	if p.alive != alive {
+	was := p.alive
+	p.doubted = false
+	if alive {
+		p.believe(c, proven || !listed || n.Name == m.config.Node, by)
+	} else {
+		p.alive, p.held = false, false
+	}
+	if p.alive != was {
 		p.since = now
 	}
-	p.alive, p.doubted, p.addr, p.meta = alive, false, addrPort(n.Addr, n.Port), about
 	switch {
 	case n.Name == m.config.Node:
 		m.me = p.addr
-	case alive:
+	case p.alive:
 		p.heard = now
 	case !listed:
 		delete(m.peers, n.Name) // whoever has the gossip key can name as many as it likes
@@ -54,7 +62,7 @@ func (d delegate) NotifyPingComplete(n *memberlist.Node, rtt time.Duration, _ []
 	now := time.Now()
 	d.m.mu.Lock()
 	defer d.m.mu.Unlock()
-	if p := d.m.peers[n.Name]; p != nil {
+	if p := d.m.peers[n.Name]; p != nil && !p.held {
 		p.heard, p.rtt = now, rtt
 	}
 }

@@ -3,14 +3,12 @@ package cluster
 import (
 	"bytes"
 	"compress/lzw"
-	"errors"
 	"fmt"
 	"math"
 	"math/rand/v2"
 	"net/netip"
 	goruntime "runtime"
 	"slices"
-	"strings"
 	"testing"
 	"time"
 )
@@ -419,30 +417,6 @@ func TestALiveHostIsNotMovedAway(t *testing.T) {
 	})
 }
 
-func TestAForgedAPIAddressIsCorrected(t *testing.T) {
-	attacked(t, 82, func(t *testing.T, f *testFleet, i *intruder, hosts []*testHost) {
-		victim := hosts[2]
-		at := netip.MustParseAddrPort(victim.address())
-		var total, worst time.Duration
-		for n := range 40 {
-			for _, h := range hosts[:2] {
-				i.send(h, i.alive(victim.name, 100+10*n, at, aboutNode(t, victim.name, "6.6.6.6:1", 1<<40), spoken))
-			}
-			time.Sleep(10 * time.Millisecond)
-			took := f.within(10*time.Second, "it is corrected", func() bool {
-				for _, h := range hosts[:2] {
-					if api, _ := h.m.API(victim.name); api != victim.host.Addr().String()+":9746" {
-						return false
-					}
-				}
-				return true
-			})
-			total, worst = total+took, max(worst, took)
-		}
-		t.Logf("corrected after %v on average, %v at most", total/40, worst)
-	})
-}
-
 func TestManyStreamsAtOnce(t *testing.T) {
 	attacked(t, 83, func(t *testing.T, f *testFleet, i *intruder, hosts []*testHost) {
 		a := hosts[0]
@@ -479,86 +453,5 @@ func TestManyStreamsAtOnce(t *testing.T) {
 		if !hosts[1].sees(hosts...) {
 			t.Error("it cost a host its life")
 		}
-	})
-}
-
-// noKeys signs what nobody believes.
-type noKeys struct{ *plainKeys }
-
-func (k noKeys) Sign(message func(Signer, []byte) []byte) ([]byte, error) {
-	message(k.self, k.credential(k.self.Node, k.self.Door))
-	return make([]byte, 64), nil
-}
-
-// TestAnImpostor is a whole agent without a certificate under a host's name, which answers whoever asks.
-func TestAnImpostor(t *testing.T) {
-	attacked(t, 84, func(t *testing.T, f *testFleet, _ *intruder, hosts []*testHost) {
-		victim := hosts[2]
-		impostor := &testHost{f: f, name: victim.name, auth: noKeys{newPlainKeys("nobody", true, "")}, db: openRosterDB(t), log: &logBook{}}
-		impostor.host = f.net.Host("impostor")
-		f.hosts = append(f.hosts, impostor)
-		impostor.start(hosts[0])
-		failed := failedFor(hosts, victim.name, 10*time.Minute, func() {
-			if at := hosts[0].member(victim.name).Gossip.String(); at != victim.address() {
-				t.Fatalf("it is believed to be at %s", at)
-			}
-		})
-		if failed > 0 || !victim.log.has("ERROR", "another host has this host's name") || len(hosts[0].m.Snapshot().Conflicts) != 1 {
-			t.Errorf("failed for %v; %v", failed, hosts[0].m.Snapshot().Conflicts)
-		}
-		// While the host is away its name can be taken; its place in the roster cannot.
-		victim.stop()
-		time.Sleep(time.Minute)
-		t.Logf("while it is away it is at %s", hosts[0].member(victim.name).Gossip)
-		victim.start(hosts[0])
-		time.Sleep(time.Minute)
-		t.Logf("back, it is at %s, or at %s", hosts[0].member(victim.name).Gossip, hosts[1].member(victim.name).Gossip)
-		impostor.stop()
-		t.Log("right after", f.within(time.Minute, "the impostor is forgotten", func() bool { return agree(hosts...) }))
-	})
-}
-
-// TestAnOlderCertificateIsPutBack is a mistake: the host starts, says so, and is heard again when the newer one is back.
-func TestAnOlderCertificateIsPutBack(t *testing.T) {
-	inFleet(t, 85, func(t *testing.T, f *testFleet) {
-		hosts := f.addMany(3)
-		f.within(10*time.Second, "three agree", func() bool { return agree(hosts...) })
-		c := hosts[2]
-		older, newer := newPlainKeys(c.name, true, ""), newPlainKeys(c.name, true, "newer")
-		older.issue(1)
-		newer.issue(2)
-		with := func(k *plainKeys) {
-			c.stop()
-			c.auth = k
-			c.start(hosts[0])
-		}
-		with(newer)
-		f.within(10*time.Second, "the newer is known", func() bool {
-			return agree(hosts...) && hosts[0].member(c.name).Fingerprint == newer.self.Fingerprint
-		})
-		digest := hosts[0].roster.Digest()
-		with(older)
-		time.Sleep(10 * time.Minute)
-		said := 0
-		for _, line := range c.log.last(10_000) {
-			if strings.Contains(line, "ERROR") && strings.Contains(line, "picket pki host") {
-				said++
-			}
-		}
-		if said < 3 || said > 15 {
-			t.Errorf("it says so %d times in ten minutes", said)
-		}
-		if err := c.m.Raise(); !errors.Is(err, errOlderCertificate) {
-			t.Errorf("it raises its entry: %v", err)
-		}
-		if hosts[0].roster.Digest() != digest || hosts[0].member(c.name).Fingerprint != newer.self.Fingerprint {
-			t.Error("it was believed")
-		}
-		newest := newPlainKeys(c.name, true, "newest")
-		newest.issue(3)
-		c.auth.(*plainKeys).become(newest)
-		f.within(10*time.Second, "a new one is taken up without a restart", func() bool {
-			return agree(hosts...) && hosts[0].member(c.name).Fingerprint == newest.self.Fingerprint
-		})
 	})
 }

@@ -92,7 +92,25 @@ func (m *Membership) raise() error {
 	m.declared.notice = n
 	m.tell(n)
 	m.changed()
+	if m.list == nil || n.Fingerprint == m.signedBy { // at the start it is signed later
+		return nil
+	}
+	if err := m.sign(); err != nil {
+		return err
+	}
+	m.tellMeta()
 	return nil
+}
+
+// tellMeta tells others what this host says of itself now; when too many are being called, the rejoin loop does so.
+func (m *Membership) tellMeta() {
+	started := m.calls.TryGo(func() error {
+		if err := m.list.UpdateNode(m.profile.leaveTimeout); err != nil && m.ctx.Err() == nil {
+			m.log.Warn("what this host says of itself is told late", "err", err)
+		}
+		return nil
+	})
+	m.untold.Store(!started)
 }
 
 // Delete takes another host out of the fleet: its certificate, and every older one, is refused from then on. This host must be a
@@ -166,6 +184,41 @@ func (m *Membership) ownAddress() netip.AddrPort {
 	return m.me
 }
 
+// live begins a new incarnation above floor, on disk before anybody is told.
+func (m *Membership) live(floor uint64) error {
+	incarnation, err := m.incarnation.NextAbove(floor)
+	if err != nil {
+		return err
+	}
+	m.mu.Lock()
+	m.life = incarnation
+	m.mu.Unlock()
+	return m.sign()
+}
+
+// sign makes what this host says of itself (member_proof.go). It is called with raising held, but for the start.
+func (m *Membership) sign() error {
+	m.mu.Lock()
+	about := meta{node: m.config.Node, api: m.config.API, incarnation: m.life, at: m.me}
+	m.mu.Unlock()
+	var by [32]byte
+	signature, err := m.roster.auth.Sign(func(self Signer, _ []byte) []byte {
+		by = self.Fingerprint
+		return about.signedPart(m.config.Fleet)
+	})
+	if err != nil {
+		return err
+	}
+	about.signature = string(signature)
+	b, err := encodeMeta(about)
+	if err != nil {
+		return err
+	}
+	m.meta.Store(&b)
+	m.signedBy = by
+	return nil
+}
+
 // otherLife is an incarnation of this host, heard from others, that is not this one: above it, or any on an empty disk.
 type otherLife struct{ incarnation uint64 }
 
@@ -183,14 +236,11 @@ func (m *Membership) outlive(o otherLife) error {
 		return errors.New("others say that it is far ahead")
 	}
 	m.log.Warn("others remember another life of this host: its state was lost or is an old copy", "incarnation", o.incarnation)
-	if err := errors.Join(m.live(o.incarnation), m.Raise()); err != nil {
+	m.raising.Lock()
+	defer m.raising.Unlock()
+	if err := errors.Join(m.live(o.incarnation), m.raise()); err != nil {
 		return err
 	}
-	m.calls.TryGo(func() error {
-		if err := m.list.UpdateNode(m.profile.leaveTimeout); err != nil && m.ctx.Err() == nil {
-			m.log.Warn("this host's new incarnation is told late", "err", err)
-		}
-		return nil
-	})
+	m.tellMeta()
 	return nil
 }
