@@ -9,7 +9,8 @@
 // The Statuses are what hosts say of themselves at this moment, small, signed, and in memory alone. The higher sequence stays.
 //
 // The Roster is every host that ever was in the fleet and where it stands. Hosts sign Notices; Roster.Merge keeps the highest of
-// every voice (the host itself, its peers, doors) and returns what was new when it is on disk. Certificates makes the
+// every voice (the host itself, its peers, doors) and returns what was new when it is on disk. A host speaks with its newest
+// certificate: an older one, stolen or put back, says nothing about it any more. Certificates makes the
 // Authenticator of a pki.Identity. Whoever serves or calls other hosts asks Roster.Refused about their certificates.
 //
 // A Membership finds the other hosts, with memberlist, and carries the roster between them. Peers are connections to them, mutual TLS
@@ -31,9 +32,13 @@
 //	Raise, Delete, Admit                   on disk when they return
 //	Leave, Close                           first the Replication's, then the Membership's, then the file's
 //
-// What memberlist says is not taken on trust: whoever has the gossip key can say it. A host that it calls dead is asked itself before it
-// counts as failed (member_doubt.go), packets and streams that memberlist would fall over are kept from it (gossip_guard.go,
-// gossip_inspect.go), and few hosts that are in no roster are remembered.
+// What memberlist says is not taken on trust: whoever has the gossip key can say it. A host signs where it is and where its API is, and
+// unsigned words in the name of a host of the roster are refused (member_proof.go). A host that memberlist calls dead is asked itself
+// before it counts as failed (member_doubt.go), packets and streams that memberlist would fall over are kept from it (gossip_guard.go,
+// gossip_inspect.go), and few hosts that are in no roster are remembered. What is left to whoever has the gossip key: to answer pings
+// in the place of a host, which needs its address or the numbers of the pings, makes one look alive that has failed; and a host with
+// an empty disk believes anybody until the roster comes, and has then a host failed whose name was taken, while the impostor answers.
+// Neither gives it a status, an object or a connection.
 //
 // Everything may be called by any goroutine. Locks are taken in this order and none is held while another package is called,
 // but that memberlist calls in with its own: Membership.raising, Statuses.saying, Store.writing, Roster.writing, memberlist's,
