@@ -32,8 +32,8 @@
 //	Raise, Delete, Admit                   on disk when they return
 //	Leave, Close                           first the Replication's, then the Membership's, then the file's
 //
-// What memberlist says is not taken on trust: whoever has the gossip key can say it. A host signs where it is and where its API is, and
-// unsigned words in the name of a host of the roster are refused (member_proof.go). A host that memberlist calls dead is asked itself
+// What memberlist says is not taken on trust: whoever has the gossip key can say it. A host's notice says where it is and where its
+// API is, and other words in the name of a host of the roster are refused (member_proof.go). A host that memberlist calls dead is asked itself
 // before it counts as failed (member_doubt.go), packets and streams that memberlist would fall over are kept from it (gossip_guard.go,
 // gossip_inspect.go), and few hosts that are in no roster are remembered. What is left to whoever has the gossip key: to answer pings
 // in the place of a host, which needs its address or the numbers of the pings, makes one look alive that has failed; and a host with

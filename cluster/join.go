@@ -153,9 +153,6 @@ func (m *Membership) round(young bool) {
 	if err := m.settle(); err != nil {
 		m.log.Error("this host's place in the roster cannot be kept", "err", err)
 	}
-	if m.untold.Load() {
-		m.tellMeta()
-	}
 	targets := m.missing()
 	rand.Shuffle(len(targets), func(i, j int) { targets[i], targets[j] = targets[j], targets[i] })
 	for _, addr := range targets[:min(len(targets), joinAtOnce)] {

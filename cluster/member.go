@@ -77,9 +77,7 @@ type Membership struct {
 	doubts sync.WaitGroup
 	calls  errgroup.Group
 
-	meta     atomic.Pointer[[]byte]
-	signedBy [32]byte    // the certificate that meta is signed with; under raising, but for the start
-	untold   atomic.Bool // memberlist has an earlier meta
+	meta atomic.Pointer[[]byte]
 	// comparison is of what is replicated; nil while nothing is.
 	comparison atomic.Pointer[comparison]
 	inbox      chan []byte
@@ -104,6 +102,7 @@ type Membership struct {
 	me        netip.AddrPort
 	life      uint64 // this life's incarnation
 	newborn   bool   // it began with an empty disk and has not heard of an earlier life
+	outlived  bool   // it has heard of another life
 	seeds     []string
 	conflicts map[string]Conflict
 	strangers map[string]time.Time // heard, and in no roster: when last
@@ -113,12 +112,12 @@ type Membership struct {
 
 // peer is what is known of a host, this one included. It stays when the host fails.
 type peer struct {
-	// addr and meta are what is believed: what proof is of, or the word of a host that is in no roster.
-	addr  netip.AddrPort
-	meta  meta
-	proof proof
+	// addr and meta are what is believed: of a host of the roster, what it has signed.
+	addr netip.AddrPort
+	meta meta
 	// claim is what memberlist has, refused what it was not given last.
 	claim, refused claim
+	proven         bool // it was alive where it says that it is
 	alive          bool
 	// held is one that memberlist has alive and that is not believed.
 	held bool
@@ -187,9 +186,12 @@ func (m *Membership) prepare() (err error) {
 	if m.addresses, err = openAddresses(c.DB); err != nil {
 		return err
 	}
+	if err := m.live(0); err != nil {
+		return err
+	}
 	m.restore()
 	m.queues = newQueues(maxBroadcast(c.Fleet), m.profile.list().RetransmitMult, m.alive)
-	return m.begin()
+	return nil
 }
 
 // begin settles what this host is, and tells it also when it is what it was. A host with an older certificate than the fleet knows of
@@ -226,7 +228,8 @@ func (m *Membership) create() error {
 	ip, port, err := config.Transport.FinalAdvertiseAddr(config.AdvertiseAddr, config.AdvertisePort)
 	if err == nil {
 		m.me = addrPort(ip, uint16(port))
-		err = m.live(0)
+		m.roster.locate(m.me, m.config.API)
+		err = m.begin()
 	}
 	if err != nil {
 		return errors.Join(err, config.Transport.Shutdown())

@@ -25,7 +25,7 @@ func (d delegate) NotifyAlive(n *memberlist.Node) error {
 	switch {
 	case err != nil:
 	case n.Name == m.config.Node:
-		m.hearOfSelf(claimOf(n, about))
+		m.hearOfSelf(addrPort(n.Addr, n.Port), about.incarnation)
 	default:
 		err = m.admissible(n.Name, claimOf(n, about))
 	}
@@ -65,7 +65,7 @@ func speaksOurs(n *memberlist.Node) bool {
 	return n.PMin <= protocol && n.PCur == protocol && n.PMax >= protocol && n.DMin <= ours && n.DCur == ours
 }
 
-var errUnproven = errors.New("it is not signed with the certificate that the host of this name has in the roster")
+var errUnproven = errors.New("the host of this name has not signed in the roster that it is there")
 
 // admissible refuses deleted hosts, strangers beyond a bound, another address of a host that answers at the known one, and what is
 // said in the name of a host of the roster and is not proven; but a host that is alive may say so again.
@@ -74,7 +74,7 @@ func (m *Membership) admissible(node string, c claim) error {
 	if listed && s.State == RosterDeleted {
 		return errors.New("it was deleted")
 	}
-	_, proven := m.proven(node, c)
+	proven := m.proven(node, c)
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	p := m.peers[node]
@@ -84,7 +84,7 @@ func (m *Membership) admissible(node string, c claim) error {
 		return errors.New("it answers at another address")
 	case !listed:
 		return m.meetStranger(node, time.Now())
-	case proven, p != nil && p.alive && p.proof.raw != "" && p.addr == c.at:
+	case proven, p != nil && p.alive && p.proven && p.addr == c.at:
 		delete(m.strangers, node)
 		return nil
 	}
@@ -122,16 +122,13 @@ func (m *Membership) meetStranger(node string, now time.Time) error {
 	return nil
 }
 
-// hearOfSelf notices another life of this host, by its own signature.
-func (m *Membership) hearOfSelf(c claim) {
+// hearOfSelf notices another life of this host.
+func (m *Membership) hearOfSelf(at netip.AddrPort, incarnation uint64) {
 	m.mu.Lock()
-	later := m.me == c.at && c.about.incarnation > m.life
-	earlier := m.newborn && c.about.incarnation != m.life
+	later := m.me == at && incarnation > m.life
+	earlier := m.newborn && incarnation != m.life
 	m.mu.Unlock()
-	if !later && !earlier {
-		return
-	}
-	if _, proven := m.proven(m.config.Node, c); proven {
-		offer(m.events, any(otherLife{c.about.incarnation}), &m.stats.dropped)
+	if later || earlier {
+		offer(m.events, any(otherLife{incarnation}), &m.stats.dropped)
 	}
 }

@@ -24,7 +24,7 @@ func (m *Membership) note(n *memberlist.Node, alive bool) {
 	}
 	c := claimOf(n, about)
 	standing, listed := m.roster.Standing(n.Name)
-	by, proven := m.proven(n.Name, c)
+	proven := m.proven(n.Name, c) || n.Name == m.config.Node
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -39,7 +39,7 @@ func (m *Membership) note(n *memberlist.Node, alive bool) {
 	was := p.alive
 	p.doubted = false
 	if alive {
-		p.believe(c, proven || !listed || n.Name == m.config.Node, by)
+		p.believe(c, listed, proven)
 	} else {
 		p.alive, p.held = false, false
 	}

@@ -33,9 +33,6 @@ func lanConfig() *memberlist.Config {
 	c := memberlist.DefaultLANConfig()
 	c.ProbeInterval, c.ProbeTimeout, c.SuspicionMult = 500*time.Millisecond, 300*time.Millisecond, 3
 	c.TCPTimeout = 5 * time.Second
-	// A push/pull carries every host's signature, which does not fold: it is most of what a large fleet sends while nothing happens.
-	// It only repairs, so it may be rare; who has just started, or misses a host, does not wait for it (join.go).
-	c.PushPullInterval = 2 * time.Minute
 	// A host that has to find out alone, because it missed what others said, takes 4.5 s and not 9. What it finds is checked.
 	c.SuspicionMaxTimeoutMult = 3
 	return c

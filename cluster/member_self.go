@@ -42,7 +42,7 @@ func (d *declared) again(self Signer, now time.Time) {
 }
 
 // settle makes this host's own word the highest of all about it: when it is new here, has come back, was reaped or admitted, has a
-// new certificate, or lost its disk and hears what it said before. A host that is deleted stays silent.
+// new certificate or address, or lost its disk and hears what it said before. A host that is deleted stays silent.
 func (m *Membership) settle() error {
 	m.raising.Lock()
 	defer m.raising.Unlock()
@@ -53,18 +53,22 @@ func (m *Membership) settle() error {
 	if err != nil {
 		return err
 	}
-	if !shouldRaise(m.roster.word(m.config.Node), m.declared.notice, self) || !m.declared.mayRaise(self, time.Now()) {
+	now := Notice{Fingerprint: self.Fingerprint, Issued: self.Issued, At: m.ownAddress(), API: m.config.API}
+	if !shouldRaise(m.roster.word(m.config.Node), m.declared.notice, now) || !m.declared.mayRaise(self, time.Now()) {
 		return nil // the rejoin loop comes by again
 	}
 	return m.raise()
 }
 
-func shouldRaise(w word, said Notice, self Signer) bool {
+// shouldRaise compares what others know with what this host said last and with what it would say now.
+func shouldRaise(w word, said, now Notice) bool {
 	own, d := w[voiceSelf], w[voiceDoors]
-	if d.State == RosterDeleted && d.Entry > 0 && self.Issued <= d.Issued {
+	if d.State == RosterDeleted && d.Entry > 0 && now.Issued <= d.Issued {
 		return false
 	}
-	return own.Entry == 0 || w.standing("").State != RosterMember || own.Entry < w.standing("").Entry || own.Fingerprint != self.Fingerprint || own.outdates(said)
+	standing := w.standing("")
+	return own.Entry == 0 || standing.State != RosterMember || own.Entry < standing.Entry || own.outdates(said) ||
+		own.Fingerprint != now.Fingerprint || own.At != now.At || own.API != now.API
 }
 
 // Raise makes this host's entry in the roster higher than all that was said of it, so that all agree about it anew
@@ -92,25 +96,7 @@ func (m *Membership) raise() error {
 	m.declared.notice = n
 	m.tell(n)
 	m.changed()
-	if m.list == nil || n.Fingerprint == m.signedBy { // at the start it is signed later
-		return nil
-	}
-	if err := m.sign(); err != nil {
-		return err
-	}
-	m.tellMeta()
 	return nil
-}
-
-// tellMeta tells others what this host says of itself now; when too many are being called, the rejoin loop does so.
-func (m *Membership) tellMeta() {
-	started := m.calls.TryGo(func() error {
-		if err := m.list.UpdateNode(m.profile.leaveTimeout); err != nil && m.ctx.Err() == nil {
-			m.log.Warn("what this host says of itself is told late", "err", err)
-		}
-		return nil
-	})
-	m.untold.Store(!started)
 }
 
 // Delete takes another host out of the fleet: its certificate, and every older one, is refused from then on. This host must be a
@@ -190,42 +176,25 @@ func (m *Membership) live(floor uint64) error {
 	if err != nil {
 		return err
 	}
-	m.mu.Lock()
-	m.life = incarnation
-	m.mu.Unlock()
-	return m.sign()
-}
-
-// sign makes what this host says of itself (member_proof.go). It is called with raising held, but for the start.
-func (m *Membership) sign() error {
-	m.mu.Lock()
-	about := meta{node: m.config.Node, api: m.config.API, incarnation: m.life, at: m.me}
-	m.mu.Unlock()
-	var by [32]byte
-	signature, err := m.roster.auth.Sign(func(self Signer, _ []byte) []byte {
-		by = self.Fingerprint
-		return about.signedPart(m.config.Fleet)
-	})
-	if err != nil {
-		return err
-	}
-	about.signature = string(signature)
-	b, err := encodeMeta(about)
+	b, err := encodeMeta(meta{node: m.config.Node, api: m.config.API, incarnation: incarnation})
 	if err != nil {
 		return err
 	}
 	m.meta.Store(&b)
-	m.signedBy = by
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.life = incarnation
 	return nil
 }
 
 // otherLife is an incarnation of this host, heard from others, that is not this one: above it, or any on an empty disk.
 type otherLife struct{ incarnation uint64 }
 
-// outlive begins a new life above one that others remember, with a new entry: the disk was lost, or is an old copy.
+// outlive begins a new life above one that others remember, with a new entry: the disk was lost, or is an old copy. That is anybody's
+// word, so the entry is raised for it once and not again.
 func (m *Membership) outlive(o otherLife) error {
 	m.mu.Lock()
-	life, newborn := m.life, m.newborn
+	life, newborn, outlived := m.life, m.newborn, m.outlived
 	m.newborn = false
 	m.mu.Unlock()
 	if o.incarnation <= life && !newborn {
@@ -236,11 +205,22 @@ func (m *Membership) outlive(o otherLife) error {
 		return errors.New("others say that it is far ahead")
 	}
 	m.log.Warn("others remember another life of this host: its state was lost or is an old copy", "incarnation", o.incarnation)
-	m.raising.Lock()
-	defer m.raising.Unlock()
-	if err := errors.Join(m.live(o.incarnation), m.raise()); err != nil {
+	if err := m.live(o.incarnation); err != nil {
 		return err
 	}
-	m.tellMeta()
+	if !outlived {
+		if err := m.Raise(); err != nil {
+			return err
+		}
+		m.mu.Lock()
+		m.outlived = true
+		m.mu.Unlock()
+	}
+	m.calls.TryGo(func() error {
+		if err := m.list.UpdateNode(m.profile.leaveTimeout); err != nil && m.ctx.Err() == nil {
+			m.log.Warn("this host's new incarnation is told late", "err", err)
+		}
+		return nil
+	})
 	return nil
 }

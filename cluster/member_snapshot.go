@@ -101,7 +101,7 @@ type Stats struct {
 	Received, DroppedReceived      uint64 // messages of others; dropped because nobody took them
 	Malformed                      uint64 // messages that could not be read
 	RefusedTraffic                 uint64 // packets and streams with another label or key, cut off, or made to do harm
-	RefusedAlive                   uint64 // hosts that were deleted, said what no host says or did not sign it
+	RefusedAlive                   uint64 // hosts that were deleted, said what no host says, or what the host of that name did not sign
 	TurnedAway                     uint64 // hosts that were not heard at once because many others were in no roster
 	Conflicts                      uint64 // signs that a name is taken twice
 	JoinsTried, JoinsAnswered      uint64

@@ -5,6 +5,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"net/netip"
 )
 
 // RosterState is where a host stands in the fleet; the later ones win at the same entry (ROLLOUT.md, Vocabulary).
@@ -40,7 +41,10 @@ type Notice struct {
 	Fingerprint [32]byte
 	// Issued is the beginning of that certificate's validity, in Unix seconds by the clock of whoever made it. A deletion refuses
 	// all certificates of the host that are not newer.
-	Issued     int64
+	Issued int64
+	// At is where the host is reached by gossip and API, host:port, where its API is, by its own word.
+	At         netip.AddrPort
+	API        string
 	By         string // the node that signed
 	Credential []byte // what others check the signature with: the signer's certificate
 	Signature  []byte
@@ -193,6 +197,7 @@ func (w word) formerIsRefused() bool {
 // Bounds of what a notice may hold. A DNS name has at most 253 bytes, an ed25519 host certificate about 500.
 const (
 	maxNameLength       = 253
+	maxAPILength        = maxNameLength + len(":65535")
 	maxCredentialLength = 4096
 	maxSignatureLength  = 128
 )
@@ -202,6 +207,8 @@ func (n Notice) check(known uint64) error {
 	switch {
 	case n.Node == "" || len(n.Node) > maxNameLength || n.By == "" || len(n.By) > maxNameLength:
 		return errors.New("it has no name, or one that is too long")
+	case len(n.API) > maxAPILength:
+		return errors.New("its API has an address that is too long")
 	case n.State > RosterDeleted:
 		return fmt.Errorf("it has %s", n.State)
 	case n.Entry == 0:

@@ -10,11 +10,11 @@ import (
 
 // A notice on the wire and on disk:
 //
-//	format 1 | state 1 | entry | node | by | fingerprint 32 | issued | credential | signature
+//	format 1 | state 1 | entry | node | by | fingerprint 32 | issued | at | API | credential | signature
 //
 // The entry and the time are varints; what varies in length has its length before it. What is signed is all before the credential, after the
 // fleet's name.
-const noticeFormat = 1
+const noticeFormat = 2
 
 const signedRoster = "picket roster notice\x00"
 
@@ -30,7 +30,10 @@ func (n Notice) appendClaim(b []byte) []byte {
 	b = appendBytes(b, n.Node)
 	b = appendBytes(b, n.By)
 	b = append(b, n.Fingerprint[:]...)
-	return binary.AppendVarint(b, n.Issued)
+	b = binary.AppendVarint(b, n.Issued)
+	at, _ := n.At.MarshalBinary() // it never fails
+	b = appendBytes(b, at)
+	return appendBytes(b, n.API)
 }
 
 func encodeNotice(n Notice) []byte {
@@ -51,9 +54,11 @@ func takeNotice(r *fields) (Notice, error) {
 	n := Notice{State: RosterState(head[1]), Entry: r.uvarint(), Node: string(r.bytes()), By: string(r.bytes())}
 	copy(n.Fingerprint[:], r.take(uint64(len(n.Fingerprint))))
 	n.Issued = r.varint()
+	unread := n.At.UnmarshalBinary(r.bytes())
+	n.API = string(r.bytes())
 	n.Credential = bytes.Clone(r.bytes())
 	n.Signature = bytes.Clone(r.bytes())
-	if r.bad || len(n.Credential) > maxCredentialLength || len(n.Signature) > maxSignatureLength {
+	if r.bad || unread != nil || len(n.Credential) > maxCredentialLength || len(n.Signature) > maxSignatureLength {
 		return Notice{}, errors.New("the notice's fields do not fit")
 	}
 	return n, nil

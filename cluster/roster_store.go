@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/netip"
 	"slices"
 	"sync"
 	"time"
@@ -45,6 +46,8 @@ type Roster struct {
 	auth  Authenticator
 
 	writing sync.Mutex // held for a whole change; taken before mu
+	at      netip.AddrPort
+	api     string // at and api are where this host is; under writing
 	mu      sync.RWMutex
 	hosts   map[string]word
 	digest  [32]byte
@@ -205,7 +208,7 @@ func (r *Roster) Say(node string, state RosterState) (Notice, error) {
 		self, n.By, n.Credential = s, s.Node, credential
 		switch {
 		case n.voice() == voiceSelf:
-			n.Fingerprint, n.Issued = s.Fingerprint, s.Issued
+			n.Fingerprint, n.Issued, n.At, n.API = s.Fingerprint, s.Issued, r.at, r.api
 			n.Entry++
 		case state == RosterMember:
 			n.Entry++
@@ -229,6 +232,13 @@ func (r *Roster) Say(node string, state RosterState) (Notice, error) {
 		return w[n.voice()], nil
 	}
 	return n, r.commit(map[string]word{node: merged})
+}
+
+// locate settles where this host says that it is, from its next word on.
+func (r *Roster) locate(at netip.AddrPort, api string) {
+	r.writing.Lock()
+	defer r.writing.Unlock()
+	r.at, r.api = at, api
 }
 
 func (r *Roster) word(node string) word {
