@@ -224,6 +224,31 @@ func TestAHostThatWasRefusedIsCalled(t *testing.T) {
 	})
 }
 
+// An agent that is restarted with another address of its API stays alive.
+func TestAnAPIThatMoved(t *testing.T) {
+	inFleet(t, 91, func(t *testing.T, f *testFleet) {
+		hosts := f.addMany(3)
+		f.within(10*time.Second, "three agree", func() bool { return agree(hosts...) })
+		c, failed := hosts[2], 0
+		for _, api := range []string{"10.9.9.9:1", "10.9.9.9:2", "10.9.9.9:3"} {
+			c.stop()
+			f.change = func(config *MembershipConfig) { config.API = api }
+			c.start(hosts[0])
+			f.within(5*time.Second, "the new one is known", func() bool {
+				for _, h := range hosts[:2] {
+					if !h.member(c.name).Alive {
+						failed++
+					}
+				}
+				return hosts[0].member(c.name).API == api && hosts[1].member(c.name).API == api
+			})
+		}
+		if failed > 0 || !agree(hosts...) {
+			t.Errorf("failed in %d looks", failed)
+		}
+	})
+}
+
 // TestAnOlderCertificateIsPutBack is a mistake: the host starts, says so, and is heard again when the newer one is back.
 func TestAnOlderCertificateIsPutBack(t *testing.T) {
 	inFleet(t, 85, func(t *testing.T, f *testFleet) {
