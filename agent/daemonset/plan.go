@@ -245,10 +245,19 @@ func (p *planner) availableAt(pod Pod) time.Time {
 	if p.current(pod) {
 		after = seconds(int64(p.view.DaemonSet.Spec.MinReadySeconds))
 	}
-	if p.Memory.Updating {
-		after = max(after, settleFor)
+	switch {
+	case p.Memory.Updating && pod.Restarts > 0:
+		after = max(after, trialFor) // it has failed once
+	case p.Memory.Updating:
+		after = max(after, settles(pod))
 	}
 	return pod.ReadySince.Add(after)
+}
+
+// settles is how long a pod has to be ready in an update, at least: on a host where starting it took long, its end takes as long to be
+// noticed.
+func settles(pod Pod) time.Duration {
+	return min(max(settleFor, settlePart*pod.ReadySince.Sub(pod.Created)), settleMost)
 }
 
 // wake asks for another call of Plan at t, if not earlier; zero asks for none.

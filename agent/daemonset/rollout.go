@@ -12,8 +12,11 @@ import (
 // What this host asks the rule of turn.go, and what it makes of the answer.
 
 const (
-	// settleFor is how long a pod has to be ready in an update, at least, before the next host takes its turn.
-	settleFor = 50 * time.Millisecond
+	// settleFor is how long a pod has to be ready in an update, at least, before the next host takes its turn; settlePart times what its
+	// start took, up to settleMost, when that is more.
+	settleFor  = 100 * time.Millisecond
+	settlePart = 5
+	settleMost = 2 * time.Second
 	// trialFor is how long a new pod has to be ready until its host's turn is forgotten.
 	trialFor = 10 * time.Second
 	// rollbackPause is how long the other doors leave a rollback to the host that is stuck: it may be no door.

@@ -88,10 +88,19 @@ func TestAHostUpdatesUntilANewPodIsAvailable(t *testing.T) {
 	if d := u.expect("not ready"); !d.Status.Updating {
 		t.Error("it says that it does not update any more while its pod is not ready")
 	}
-	u.o.Pods[0].Ready, u.o.Pods[0].ReadySince = true, t0
+	u.o.Pods[0].Ready, u.o.Pods[0].ReadySince, u.o.Pods[0].Created = true, t0, t0.Add(-20*time.Millisecond)
 	if d := u.expect("counts as available"); !d.Status.Updating || !d.WakeUp.Equal(t0.Add(settleFor)) {
 		t.Errorf("a pod that has been ready for no time is available: %+v", d.Status)
 	}
+	u.o.Pods[0].Restarts = 1
+	if d := u.plan(); !d.WakeUp.Equal(t0.Add(trialFor)) {
+		t.Errorf("one that has failed once is trusted at %v", d.WakeUp)
+	}
+	u.o.Pods[0].Restarts, u.o.Pods[0].Created = 0, t0.Add(-200*time.Millisecond)
+	if d := u.plan(); !d.WakeUp.Equal(t0.Add(time.Second)) {
+		t.Errorf("one that started slowly is trusted at %v", d.WakeUp)
+	}
+	u.o.Pods[0].Created = t0.Add(-20 * time.Millisecond)
 	u.now = t0.Add(settleFor)
 	if d := u.expect(""); d.Status.Updating || !d.Status.Available {
 		t.Errorf("it updates for ever: %+v", d.Status)
@@ -232,7 +241,7 @@ func TestAPodThatCrashesOnTrial(t *testing.T) {
 	}), "host-02")
 	u.plan()
 	u.o.Pods = []Pod{makePod(2, revB, readySince(t0))}
-	u.now = t0.Add(time.Second)
+	u.now = t0.Add(settleMost)
 	if d := u.plan(); !d.Status.Available || d.Status.Updating {
 		t.Fatalf("it is not available: %+v", d.Status)
 	}
