@@ -15,8 +15,10 @@ const (
 	// settleFor is how long a pod has to be ready in an update, at least, before the next host takes its turn; settlePart times what its
 	// start took, up to settleMost, when that is more.
 	settleFor  = 100 * time.Millisecond
-	settlePart = 5
+	settlePart = 3
 	settleMost = 2 * time.Second
+	// fewest is how many hosts prepare their next pod at least: to prepare takes longer than a turn.
+	fewest = 4
 	// trialFor is how long a new pod has to be ready until its host's turn is forgotten.
 	trialFor = 10 * time.Second
 	// rollbackPause is how long the other doors leave a rollback to the host that is stuck: it may be no door.
@@ -129,8 +131,8 @@ func (w Word) peer(revision string) Peer {
 	}
 }
 
-// next are the first that are not done, in the order of their turns, twice as many as may be down at a time; self says whether this
-// host is one that is not done.
+// next are the first that are not done, in the order of their turns, twice as many as may be down at a time, or a few; self says
+// whether this host is one that is not done.
 func (t Turn) next(self bool) []string {
 	var waiting []string
 	placed := 1
@@ -151,7 +153,7 @@ func (t Turn) next(self bool) []string {
 		}
 		return int(one(t.Before(b, a)))
 	})
-	return waiting[:min(len(waiting), 2*t.Budget(placed))]
+	return waiting[:min(len(waiting), max(2*t.Budget(placed), fewest))]
 }
 
 // mayNot says why the host's available pod of an older revision stays; zero when the turn is its own.

@@ -97,7 +97,7 @@ func TestAHostUpdatesUntilANewPodIsAvailable(t *testing.T) {
 		t.Errorf("one that has failed once is trusted at %v", d.WakeUp)
 	}
 	u.o.Pods[0].Restarts, u.o.Pods[0].Created = 0, t0.Add(-200*time.Millisecond)
-	if d := u.plan(); !d.WakeUp.Equal(t0.Add(time.Second)) {
+	if d := u.plan(); !d.WakeUp.Equal(t0.Add(settlePart * 200 * time.Millisecond)) {
 		t.Errorf("one that started slowly is trusted at %v", d.WakeUp)
 	}
 	u.o.Pods[0].Created = t0.Add(-20 * time.Millisecond)
@@ -176,7 +176,7 @@ func TestNothingIsStoppedBeforeTheNextPodIsPrepared(t *testing.T) {
 }
 
 func TestFarFromItsTurnAHostPullsImagesOnly(t *testing.T) {
-	u := newUpdater(t, makeDS(), "host-00", "host-00a")
+	u := newUpdater(t, makeDS(), "host-00", "host-00a", "host-00b", "host-00c")
 	u.o.Warm = nil
 	u.expect("", "prefetch bbbb Preparing")
 	u.o.Warm = []Warm{{Revision: revB, ImagesOnly: true, Prepared: true}}
