@@ -45,8 +45,9 @@ func (f *realFleet) rolledOut(h *lab.Host) string {
 }
 
 // BenchmarkFleetUpdate prints what an update of three hosts costs, one at a time: from the apply to the last new container's first
-// instruction, and how long a host is without its daemon, from TERM to the next one's first instruction. Beside it a bare client that
-// makes the same exchange, warm, on the same hosts. Medians.
+// instruction, and how long a host is without its daemon, from TERM to the next one's first instruction. Beside it a bare client on the
+// same hosts: how long they are without its container when it makes the same exchange, warm, and how long it takes to stop and start
+// one container on each host in turn, cold. Medians.
 func BenchmarkFleetUpdate(b *testing.B) {
 	f, dir := newRolloutFleet(b)
 	sets := f.clientset(f.Hosts[0]).AppsV1().DaemonSets("default")
@@ -64,9 +65,15 @@ func BenchmarkFleetUpdate(b *testing.B) {
 		f.must(err)
 		bare, contexts = append(bare, one), append(contexts, ctx)
 	}
-	var total, without, floor []time.Duration
+	var total, without, floor, cold []time.Duration
 	n := 1
 	for b.Loop() {
+		restarts := time.Now()
+		for i := range bare {
+			_, err := bare[i].BareRestart(contexts[i])
+			f.must(err)
+		}
+		cold = append(cold, time.Since(restarts))
 		for i := range bare {
 			took, err := bare[i].BareExchange(contexts[i])
 			f.must(err)
@@ -102,6 +109,7 @@ func BenchmarkFleetUpdate(b *testing.B) {
 	b.ReportMetric(milliseconds(median(without)), "without-ms")
 	b.ReportMetric(milliseconds(slices.Max(without)), "without-max-ms")
 	b.ReportMetric(milliseconds(median(floor)), "bare-without-ms")
+	b.ReportMetric(milliseconds(median(cold)), "bare-cold-ms")
 }
 
 // watcher asks the daemons of all hosts every 5 ms, and remembers the most that did not answer in one round.
