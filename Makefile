@@ -34,7 +34,7 @@ fleet-down stop:
 	@go run ./scripts/run fleet-down
 
 test: deps
-	go test -timeout 12m ./...
+	go test -timeout 25m ./...
 
 # race needs a C compiler.
 race: deps

@@ -274,7 +274,7 @@ func TestFiftyAgentsRollOut(t *testing.T) {
 		}{{"1", 1}, {"3", 3}, {"20%", 10}} {
 			image := fmt.Sprintf("busybox:%d", i+2)
 			f.hosts[hosts/3].apply(webUpdating(image, c.maxUnavailable, ""))
-			f.survives(20*time.Second, rand.New(rand.NewPCG(uint64(i), 1)), c.budget)
+			f.survives(12*time.Second, rand.New(rand.NewPCG(uint64(i), 1)), c.budget)
 			took, _ := f.rollsOut(3*time.Minute, image, c.budget)
 			t.Logf("maxUnavailable %s: all is done %s after the trouble", c.maxUnavailable, took)
 		}
@@ -285,7 +285,7 @@ func TestFiftyAgentsRollOut(t *testing.T) {
 func (f *testFleet) survives(d time.Duration, random *rand.Rand, budget int) {
 	f.t.Helper()
 	h := &havoc{f: f, random: random, turns: map[string]bool{}, down: map[*fleetHost]time.Time{}}
-	for began := time.Now(); time.Since(began) < d; time.Sleep(20 * time.Millisecond) {
+	for began := time.Now(); time.Since(began) < d; time.Sleep(40 * time.Millisecond) {
 		h.happen(time.Now())
 		now := f.updating()
 		for name, turn := range h.turns {
