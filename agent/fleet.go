@@ -157,12 +157,12 @@ func (f *fleet) standings() (sum [32]byte, list []cluster.Standing) {
 	return f.roster.Digest(), f.roster.All()
 }
 
-// quiet are the hosts of which there was no word for longer than there should be, in a fleet of so many.
-func (f *fleet) quiet(hosts int) map[string]bool {
+// quiet are the hosts of which there was no word for longer than there should be.
+func (f *fleet) quiet() map[string]bool {
 	if f.membership == nil {
 		return nil
 	}
-	return f.membership.Quiet(max(quietAfter, 2*roundOfHost*time.Duration(hosts)))
+	return f.membership.Quiet(quietAfter)
 }
 
 // ask asks a host for a sign of life; then is called when it has given one.

@@ -25,10 +25,8 @@ const (
 	raiseEvery = time.Second
 	// meetWithin is how long a host that starts waits for others that it has not heard yet, before it takes them for lost.
 	meetWithin = 10 * time.Second
-	// quietAfter is for how long there may be no word of a host that others rely on; in a fleet where gossip asks every host less often
-	// it is two rounds of that.
-	quietAfter  = 2 * time.Second
-	roundOfHost = 500 * time.Millisecond
+	// quietAfter is for how long, at least, there may be no word of a host that others rely on.
+	quietAfter = 2 * time.Second
 )
 
 // readRoster takes in where the hosts stand; it says whether that has changed.
@@ -103,7 +101,7 @@ func (l *loop) configsOf(ds *appsv1.DaemonSet) (versions []byte, contents string
 
 // wordsOf is what the other hosts say, as far as they count.
 func (l *loop) wordsOf(d *daemonSet) map[string]daemonset.Word {
-	quiet := l.fleet.quiet(len(l.roster))
+	quiet := l.fleet.quiet()
 	words := make(map[string]daemonset.Word, len(l.roster))
 	for node, e := range l.roster {
 		if node == l.node.name || e.Out {

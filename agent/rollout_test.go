@@ -320,3 +320,27 @@ func TestUpdateGoesOnWithoutAHelplessHost(t *testing.T) {
 		f.rollsOut(time.Minute, "busybox:2", 1)
 	})
 }
+
+// With maxSurge the new pod runs beside the old one, on so many hosts at a time, and no host is ever without.
+func TestSurge(t *testing.T) {
+	withFleet(t, 3, func(t *testing.T, f *testFleet) {
+		f.runWeb(3)
+		surging := strings.Replace(webOf("busybox:2", ""), "spec:\n", "spec:\n  updateStrategy: {rollingUpdate: {maxUnavailable: 0, maxSurge: 1}}\n", 1)
+		f.hosts[1].apply(strings.Replace(surging, "hostNetwork: true", "", 1))
+		f.within(20*time.Second, "it runs everywhere", func() bool {
+			two := 0
+			for _, h := range f.hosts {
+				switch n := len(h.running()); n {
+				case 0:
+					t.Fatalf("%s is without", h.cfg.Node.Name)
+				case 2:
+					two++
+				}
+			}
+			if two > 1 {
+				t.Fatalf("%d hosts run two", two)
+			}
+			return f.everywhere(func(h *fleetHost) bool { return h.runs("busybox:2") && h.own().Available })
+		})
+	})
+}

@@ -35,12 +35,14 @@ type Member struct {
 // Quiet says whether there was no word of the host for d: it may be suspected, which memberlist does not tell.
 func (m Member) Quiet(now time.Time, d time.Duration) bool { return now.Sub(m.Heard) >= d }
 
-// Quiet are the hosts that are alive and of which there was no word for d.
-func (m *Membership) Quiet(d time.Duration) map[string]bool {
+// Quiet are the hosts that are alive and of which there was no word for as long as there should have been one: least, or two rounds of
+// gossip, which asks one host after the other.
+func (m *Membership) Quiet(least time.Duration) map[string]bool {
 	now := time.Now()
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	quiet := map[string]bool{}
+	d := max(least, 2*m.profile.list().ProbeInterval*time.Duration(len(m.peers)))
 	for node, p := range m.peers {
 		if p.alive && node != m.config.Node && now.Sub(p.heard) >= d {
 			quiet[node] = true

@@ -50,6 +50,9 @@ func (p *planner) ask() {
 // is what the turn has come to.
 func (p *planner) settle() {
 	m := &p.Memory
+	if m.Since.After(p.now) {
+		m.Since = p.now // the clock was set back
+	}
 	switch alone := p.alone(); {
 	case !p.Placement.ShouldRun && len(p.pods) == 0:
 		m.Updating, m.Since = false, time.Time{}
