@@ -73,9 +73,10 @@ type loop struct {
 	adoptAt    time.Time                               // not tried before
 	strays     map[types.UID][]runtime.ContainerStatus // what ran then without a record, until its DaemonSet claims it
 
-	roster    map[string]daemonset.Entry // shared with the planner: never changed, but replaced
-	rosterSum [32]byte
-	raisedAt  time.Time // this host's entry, last, by a rolling update
+	roster      map[string]daemonset.Entry // shared with the planner: never changed, but replaced
+	rosterNames []string                   // sorted, shared too
+	rosterSum   [32]byte
+	raisedAt    time.Time // this host's entry, last, by a rolling update
 
 	leaving      bool      // picket leave
 	out          string    // why this host is not in the fleet, "" when it is

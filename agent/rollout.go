@@ -35,8 +35,9 @@ func (l *loop) readRoster() bool {
 	if l.roster != nil && sum == l.rosterSum {
 		return false
 	}
-	l.rosterSum, l.roster = sum, make(map[string]daemonset.Entry, len(roster))
-	for _, s := range roster {
+	l.rosterSum, l.roster, l.rosterNames = sum, make(map[string]daemonset.Entry, len(roster)), make([]string, 0, len(roster))
+	for _, s := range roster { // sorted
+		l.rosterNames = append(l.rosterNames, s.Node)
 		l.roster[s.Node] = daemonset.Entry{Number: s.Entry, Out: s.State != cluster.RosterMember}
 	}
 	return true
@@ -70,7 +71,7 @@ func (l *loop) viewsChanged() {
 // commonOf is what all hosts agree on that have heard the same, and what stands for the contents that restart the DaemonSet's pods.
 func (l *loop) commonOf(name types.NamespacedName, d *daemonSet) (c daemonset.Common, config string) {
 	o, _ := l.store.Get(storeKey(manifest.RefOf(d.object)))
-	c = daemonset.Common{Generation: o.Version.Generation, Hash: o.Version.Hash, Roster: l.roster, Exclusions: map[string]uint64{}}
+	c = daemonset.Common{Generation: o.Version.Generation, Hash: o.Version.Hash, Roster: l.roster, Names: l.rosterNames, Exclusions: map[string]uint64{}}
 	for node := range l.roster {
 		if e, ok := l.exclusionOf(name, node, c); ok && l.store.Believed(exclusionKey(name, node)) {
 			c.Exclusions[node] = e.entry()

@@ -32,6 +32,15 @@ type Common struct {
 	// Exclusions are up to which entry this version goes on without a host. They belong to the version: the next one has none.
 	Exclusions map[string]uint64
 	Roster     map[string]Entry
+	// Names are those in Roster, sorted. The caller may leave it out: then they are sorted every time.
+	Names []string
+}
+
+func (c Common) names() []string {
+	if len(c.Names) == len(c.Roster) {
+		return c.Names
+	}
+	return sorted(c.Roster)
 }
 
 // Version is the one that it is about.
@@ -48,7 +57,7 @@ func (c Common) Digest() Digest {
 		b = binary.AppendUvarint(b, c.Exclusions[node])
 	}
 	b = append(b, 0)
-	for _, node := range sorted(c.Roster) {
+	for _, node := range c.names() {
 		b = appendText(b, node)
 		b = binary.AppendUvarint(b, c.Roster[node].Number<<1|uint64(one(c.Roster[node].Out)))
 	}

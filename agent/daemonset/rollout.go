@@ -139,7 +139,7 @@ func (w Word) peer(revision string) Peer {
 func (t Turn) next(self bool) []string {
 	var waiting []string
 	placed := 1
-	for node := range t.View.Roster {
+	for _, node := range t.View.names() {
 		if !t.View.counts(node) || node == t.Self && !self {
 			continue
 		}
@@ -150,12 +150,7 @@ func (t Turn) next(self bool) []string {
 			waiting = append(waiting, node)
 		}
 	}
-	slices.SortFunc(waiting, func(a, b string) int {
-		if t.Before(a, b) {
-			return -1
-		}
-		return int(one(t.Before(b, a)))
-	})
+	slices.SortStableFunc(waiting, func(a, b string) int { return int(one(t.Before(b, a)) - one(t.Before(a, b))) })
 	return waiting[:min(len(waiting), max(2*t.Budget(placed), fewest))]
 }
 

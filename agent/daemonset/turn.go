@@ -173,7 +173,7 @@ func (t Turn) pending(own Own) bool {
 // may says whether the host may take its available pod of an older revision down now; when not, who is waited for.
 func (t Turn) may(said Said) (may bool, blockers []Blocker, stranger, halted string) {
 	placed := 1
-	for _, node := range sorted(t.View.Roster) {
+	for _, node := range t.View.names() {
 		if node == t.Self || !t.View.counts(node) {
 			continue
 		}
@@ -223,7 +223,7 @@ func (t Turn) blocks(node string, p Peer) Code {
 // lost are the hosts that this version may go on without: they have failed, not in their turn, and never acknowledged it.
 func (t Turn) lost() []string {
 	var lost []string
-	for _, node := range sorted(t.View.Roster) {
+	for _, node := range t.View.names() {
 		p := t.Peers[node]
 		if node == t.Self || !t.View.counts(node) || !p.Failed || p.Updating {
 			continue
