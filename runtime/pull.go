@@ -7,6 +7,7 @@ import (
 	"time"
 
 	"github.com/containerd/containerd/v2/client"
+	"github.com/containerd/containerd/v2/core/images"
 	"github.com/containerd/containerd/v2/core/leases"
 	"github.com/containerd/containerd/v2/core/remotes"
 	"github.com/containerd/errdefs"
@@ -74,7 +75,7 @@ func (r *Runtime) pull(ctx context.Context, g *registry, desc ocispec.Descriptor
 	}
 	defer func() { unlease(err) }()
 	_, err = r.client.Pull(ctx, g.image.record, client.WithPullUnpack, client.WithPullSnapshotter(snapshotter),
-		client.WithResolver(resolved{g.resolver, desc}))
+		client.WithResolver(resolved{g.resolver, desc}), client.WithImageHandler(images.HandlerFunc(r.roomNow(ctx).handle)))
 	return err
 }
 
