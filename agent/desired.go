@@ -26,7 +26,8 @@ type daemonSet struct {
 	known     bool
 	memory    memory
 	said      daemonset.Said
-	dirty     bool // to be planned
+	loaded    daemonset.Version // that was here when the agent started
+	dirty     bool              // to be planned
 	wakeUp    time.Time
 
 	viewStale bool // what follows is to be made anew
@@ -46,6 +47,7 @@ type memory struct {
 	Failures  daemonset.Failures
 	Evictions map[string]daemonset.Eviction
 	Rollout   daemonset.Memory
+	Said      daemonset.Said // as of its last change that was worth a write
 }
 
 // body is what the replicated store keeps of one object, opaque to package cluster.
@@ -106,6 +108,12 @@ func read(o cluster.Object) (manifest.Object, []*appsv1.ControllerRevision, erro
 // load fills the loop's state and the cache from the store. An unreadable object is reported and left alone: it is never empty.
 func (l *loop) load() {
 	l.shown(l.store.All())
+	for _, d := range l.daemonSets {
+		if d.object != nil {
+			o, _ := l.store.Get(storeKey(manifest.RefOf(d.object)))
+			d.loaded = daemonset.Common{Generation: o.Version.Generation, Hash: o.Version.Hash}.Version()
+		}
+	}
 	for _, name := range []string{metav1.NamespaceDefault, metav1.NamespaceSystem, metav1.NamespacePublic} {
 		l.ensureNamespace(name)
 	}
@@ -263,6 +271,10 @@ func (l *loop) daemonSet(name types.NamespacedName) *daemonSet {
 		d = &daemonSet{
 			memory: l.state.recall(name.String()), others: map[string]daemonset.Status{},
 			blueprints: map[string]*daemonset.Blueprint{}, shown: map[string]string{},
+		}
+		d.said = d.memory.Said
+		if !d.memory.Rollout.Since.IsZero() {
+			d.memory.Rollout.Since = l.now() // the time that the agent was away was nobody's turn
 		}
 		l.daemonSets[name] = d
 	}

@@ -200,8 +200,9 @@ func (f *fleet) tell(objects []cluster.Object) {
 	}
 }
 
-// say is this host's word on a unit; nil takes it back. All hear it in the end, and first those that wait for it.
-func (f *fleet) say(unit string, body []byte, waiting ...string) {
+// say is this host's word on a unit; nil takes it back. All hear it in the end, and first those that wait for it. The error has been
+// logged.
+func (f *fleet) say(unit string, body []byte, waiting ...string) error {
 	said, changed, err := f.statuses.Say(unit, body)
 	switch {
 	case err != nil:
@@ -209,6 +210,7 @@ func (f *fleet) say(unit string, body []byte, waiting ...string) {
 	case changed && f.replication != nil:
 		f.replication.TellStatus(said, waiting...)
 	}
+	return err
 }
 
 // door says whether this host may write objects and forward users' calls.

@@ -118,7 +118,7 @@ func (l *loop) setWord(up bool) {
 	if l.word.containerdUp != up || l.word.since.IsZero() {
 		l.word = hostWord{containerdUp: up, since: l.now()}
 	}
-	l.fleet.say(unitHost, l.word.encode())
+	_ = l.fleet.say(unitHost, l.word.encode())
 	l.publishNode(l.node)
 }
 

@@ -7,6 +7,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
@@ -28,6 +29,7 @@ type node struct {
 	host    hostSection
 	section corev1.Node // the API's: labels, annotations, taints, unschedulable
 	ready   readiness
+	readyAt time.Time // when this host heard it change
 	current *corev1.Node
 }
 

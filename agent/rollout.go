@@ -109,16 +109,25 @@ func (l *loop) wordsOf(d *daemonSet) map[string]daemonset.Word {
 			continue
 		}
 		status, told := d.others[node]
-		failed := !l.members[node].Alive || l.helpless(node) && status.Generation < d.object.Generation
+		failed := !l.members[node].Alive || status.Generation < d.object.Generation && l.helpless(node, d)
 		words[node] = daemonset.Word{Status: status, Told: told, Failed: failed, Quiet: quiet[node]}
 	}
 	return words
 }
 
-// helpless says whether a host has told that its containerd does not answer: until it knows what runs there it decides nothing.
-func (l *loop) helpless(node string) bool {
+// helpless says whether a host has told a while ago that its containerd does not answer: until it knows what runs there it decides
+// nothing.
+func (l *loop) helpless(node string, d *daemonSet) bool {
 	n, ok := l.nodes[node]
-	return ok && n.ready.status == corev1.ConditionFalse
+	if !ok || n.ready.status != corev1.ConditionFalse {
+		return false
+	}
+	since := n.readyAt.Add(meetWithin)
+	if l.now().Before(since) {
+		d.wakeUpBy(since)
+		return false
+	}
+	return true
 }
 
 // exclusion is up to which entry a version of a DaemonSet goes on without a host. It is an object of its own, whose version says it all:
@@ -176,6 +185,9 @@ func (l *loop) exclude(name types.NamespacedName, d *daemonSet, hosts map[string
 	}
 	var writes []cluster.Write
 	for node, entry := range hosts {
+		if _, told := d.others[node]; !told && d.common.Version() == d.loaded {
+			continue // whoever heard its last word may have forgotten it: it may have been in its turn
+		}
 		if m := l.members[node]; !l.met[node] && l.now().Before(m.Since.Add(meetWithin)) {
 			d.wakeUpBy(m.Since.Add(meetWithin))
 			continue
@@ -211,6 +223,7 @@ func (l *loop) raise(d *daemonSet, now time.Time) {
 func (l *loop) ask(ctx context.Context, d *daemonSet, blockers []daemonset.Blocker) {
 	for _, b := range blockers {
 		if b.Why == daemonset.CodeQuiet {
+			d.wakeUpBy(l.now().Add(quietAfter)) // the question may be lost, and so may the answer
 			l.fleet.ask(b.Node, func() { _ = l.do(ctx, func() error { d.dirty = true; return nil }) })
 		}
 	}
@@ -218,7 +231,7 @@ func (l *loop) ask(ctx context.Context, d *daemonSet, blockers []daemonset.Block
 
 // rollBack writes the previous revision as a new version, if this host is a door. Doors that do so at once write the same.
 func (l *loop) rollBack(name types.NamespacedName, d *daemonSet) {
-	if l.mayWrite() != nil {
+	if l.mayWrite() != nil || !l.fleet.isSynced() {
 		return
 	}
 	back, from := daemonset.Rollback(d.object, d.revisions)

@@ -93,8 +93,10 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 
 // carryOut does what was decided, in that order: remember, act, tell.
 func (l *loop) carryOut(ctx context.Context, name types.NamespacedName, d *daemonSet, decision daemonset.Decision, now time.Time) {
-	d.wakeUp = decision.WakeUp
-	if err := l.remember(name, d, memory{Failures: decision.Failures, Evictions: decision.Evictions, Rollout: decision.Memory}); err != nil {
+	if !decision.WakeUp.IsZero() {
+		d.wakeUpBy(decision.WakeUp)
+	}
+	if err := l.remember(name, d, memory{Failures: decision.Failures, Evictions: decision.Evictions, Rollout: decision.Memory, Said: d.memory.Said}); err != nil {
 		l.trouble("NotRemembered", fmt.Errorf("nothing is done for DaemonSet %s: %w", name, err))
 		d.wakeUpBy(now.Add(tick))
 		return
@@ -111,7 +113,10 @@ func (l *loop) carryOut(ctx context.Context, name types.NamespacedName, d *daemo
 	}
 	l.tellRollout(d, d.own, decision.Status)
 	d.own, d.unsummed = decision.Status, true
-	l.fleet.say(name.String(), decision.Status.Encode(), decision.Next...)
+	if err := l.fleet.say(name.String(), decision.Status.Encode(), decision.Next...); err != nil {
+		d.wakeUpBy(now.Add(tick))
+	}
+	l.rememberSaid(name, d)
 	l.ask(ctx, d, decision.Blockers)
 	if decision.Raise {
 		l.raise(d, now)
@@ -125,10 +130,10 @@ func (l *loop) carryOut(ctx context.Context, name types.NamespacedName, d *daemo
 // forgetWhenGone drops a deleted DaemonSet once its last pod has gone, here and elsewhere.
 func (l *loop) forgetWhenGone(name types.NamespacedName, d *daemonSet) {
 	if l.pods.any(name) {
-		l.fleet.say(name.String(), d.own.Encode())
+		_ = l.fleet.say(name.String(), d.own.Encode())
 		return
 	}
-	l.fleet.say(name.String(), nil)
+	_ = l.fleet.say(name.String(), nil)
 	if len(d.others) == 0 {
 		delete(l.daemonSets, name)
 		if err := l.remember(name, d, memory{}); err != nil {
@@ -147,7 +152,8 @@ func (l *loop) stopAll(name types.NamespacedName, d *daemonSet, now time.Time) {
 		}
 	}
 	d.own, d.unsummed = daemonset.Status{Node: l.node.name}, true
-	l.fleet.say(name.String(), nil)
+	d.memory.Rollout = daemonset.Memory{Away: d.memory.Rollout.Away}
+	_ = l.fleet.say(name.String(), nil)
 }
 
 // remember makes the planner's memory durable when it changed.
@@ -164,6 +170,16 @@ func (l *loop) remember(name types.NamespacedName, d *daemonSet, m memory) error
 	}
 	d.memory = m
 	return nil
+}
+
+// rememberSaid keeps what this host has acknowledged, once it has: a restarted agent that has forgotten it takes a host that died since
+// for a stranger.
+func (l *loop) rememberSaid(name types.NamespacedName, d *daemonSet) {
+	m := d.memory
+	m.Said = d.said
+	if err := l.remember(name, d, m); err != nil {
+		l.log.Warn("what was acknowledged is not kept", "daemonset", name, "error", err)
+	}
 }
 
 // act carries out one action. Its reason goes to the log and to the events of the DaemonSet (or of the node, when it is gone).

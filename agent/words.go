@@ -20,12 +20,22 @@ import (
 func (l *loop) wordsChanged() {
 	for _, st := range l.fleet.statuses.TakeNews() {
 		if st.Unit == unitHost {
-			l.publishNode(l.nodeNamed(st.Node))
+			l.hearHost(l.nodeNamed(st.Node))
 			continue
 		}
 		if err := l.hearWord(st); err != nil {
 			l.log.Warn("what another host says is not understood", "host", st.Node, "daemonset", st.Unit, "error", err)
 		}
+	}
+}
+
+// hearHost takes in what a host says of itself.
+func (l *loop) hearHost(n *node) {
+	before := n.ready.status
+	l.publishNode(n)
+	if n.ready.status != before {
+		n.readyAt = l.now()
+		l.planAll() // it may be that an update goes on without it, or waits for it again
 	}
 }
 

@@ -189,7 +189,7 @@ func (p *planner) replace(old Pod, surging bool) {
 		why = fmt.Sprintf("revision %s replaces pod %s of revision %s", p.view.Revision, old.Name, old.Revision)
 	}
 	if p.Memory.Updating || !p.Memory.Since.IsZero() {
-		p.Memory.Since = p.now // the deadline is for this attempt
+		p.Memory.Since, p.Memory.For = p.now, p.view.Common.Version() // the deadline is for this attempt
 	}
 	if surging {
 		p.create(why)
@@ -251,7 +251,11 @@ func (p *planner) availableAt(pod Pod) time.Time {
 	case p.Memory.Updating:
 		after = max(after, settles(pod))
 	}
-	return pod.ReadySince.Add(after)
+	since := pod.ReadySince
+	if since.After(p.now) {
+		since = p.now // the clock was set back: a pod that is ready is not to be taken for one that is not
+	}
+	return since.Add(after)
 }
 
 // settles is how long a pod has to be ready in an update, at least: on a host where starting it took long, its end takes as long to be

@@ -50,19 +50,19 @@ func (p *planner) ask() {
 // is what the turn has come to.
 func (p *planner) settle() {
 	m := &p.Memory
-	if m.Since.After(p.now) {
-		m.Since = p.now // the clock was set back
+	if now := p.view.Common.Version(); !m.Since.IsZero() && (m.For != now || m.Since.After(p.now)) {
+		m.Since, m.For = p.now, now // another version is another attempt; or the clock was set back
 	}
 	switch alone := p.alone(); {
 	case !p.Placement.ShouldRun && len(p.pods) == 0:
-		m.Updating, m.Since = false, time.Time{}
+		m.Updating, m.Since, m.For = false, time.Time{}, Version{}
 	case m.Since.IsZero() && !m.Updating || !alone:
 	default:
 		m.Updating = false
 		if end := p.pods[0].ReadySince.Add(trialFor); p.now.Before(end) {
 			p.wake(end)
 		} else {
-			m.Since = time.Time{}
+			m.Since, m.For = time.Time{}, Version{}
 		}
 	}
 }

@@ -227,10 +227,11 @@ func TestAStuckHost(t *testing.T) {
 		t.Error("it does not roll back")
 	}
 	// The next version is another attempt.
-	u.view.Revision = "cccc"
+	u.view.Revision, u.view.Common.Generation = "cccc", 2
+	u.now = u.now.Add(time.Hour)
 	d := u.expect("", "delete uid-2 RollingUpdate")
-	if d.Memory.Since != u.now {
-		t.Errorf("its deadline counts from %v", d.Memory.Since)
+	if d.Memory.Since != u.now || d.Rollback || d.Status.Stuck {
+		t.Errorf("its deadline counts from %v, or the fix is rolled back", d.Memory.Since)
 	}
 }
 
@@ -352,4 +353,11 @@ func TestAllAreExcludedAtOnce(t *testing.T) {
 	if d := u.plan(); !d.Raise || d.Status.View != (Digest{}) {
 		t.Errorf("it does not raise its entry: %s", d.Status.Reason)
 	}
+}
+
+// After the clock was set back a healthy pod has been ready since a time to come: it is not replaced without leave.
+func TestTheClockIsSetBack(t *testing.T) {
+	u := newUpdater(t, makeDS(), "host-00")
+	u.o.Pods[0].ReadySince = t0.Add(time.Hour)
+	u.expect("waiting for host-00")
 }

@@ -53,6 +53,7 @@ type Memory struct {
 	Updating bool
 	// Since is when that began, or the next attempt of it; it stays while the new pod is on trial. The rule does not read it.
 	Since time.Time
+	For   Version // that the attempt is of
 	// Away is the view under which it last said that it shall not start.
 	Away Digest
 }

@@ -80,6 +80,11 @@ func (m *machine) restoreSaved(s *saved, now time.Time) {
 		m.startTime = s.Status.StartTime.Time
 	}
 	m.conditions = s.Status.Conditions
+	for i := range m.conditions {
+		if at := &m.conditions[i].LastTransitionTime; at.After(now) {
+			*at = metav1.NewTime(now) // the clock was ahead then
+		}
+	}
 	for _, ip := range s.Status.PodIPs {
 		m.ips = append(m.ips, ip.IP)
 	}
