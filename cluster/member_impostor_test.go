@@ -31,13 +31,15 @@ func TestAnImpostorOfAHostThatIsThere(t *testing.T) {
 	attacked(t, 84, func(t *testing.T, f *testFleet, _ *intruder, hosts []*testHost) {
 		victim := hosts[2]
 		impostor := f.impostor(victim.name, hosts[0])
+		told := 0 // moments in which the operator is shown it: the impostor is not heard all the time
 		failed := failedFor(hosts, victim.name, 10*time.Minute, func() {
+			told += len(hosts[0].m.Snapshot().Conflicts)
 			if at := hosts[0].member(victim.name).Gossip.String(); at != victim.address() {
 				t.Fatalf("it is believed to be at %s", at)
 			}
 		})
-		if failed > 0 || !victim.log.has("ERROR", "another host has this host's name") || len(hosts[0].m.Snapshot().Conflicts) != 1 {
-			t.Errorf("failed for %v; %v", failed, hosts[0].m.Snapshot().Conflicts)
+		if failed > 0 || !victim.log.has("ERROR", "another host has this host's name") || told == 0 {
+			t.Errorf("failed for %v; told in %d moments", failed, told)
 		}
 		impostor.stop()
 	})
