@@ -165,7 +165,7 @@ func TestProfiles(t *testing.T) {
 		joins, fails, heals time.Duration
 		delay               time.Duration
 	}{
-		{"local", 5 * time.Second, 15 * time.Second, 10 * time.Second, time.Millisecond},
+		{"local", 5 * time.Second, 40 * time.Second, 10 * time.Second, time.Millisecond},
 		{"lan", 5 * time.Second, 5 * time.Second, 10 * time.Second, time.Millisecond},
 		{"wan", 20 * time.Second, 90 * time.Second, 40 * time.Second, 150 * time.Millisecond},
 	} {

@@ -36,7 +36,7 @@ func attacked(t *testing.T, seed uint64, attack func(t *testing.T, f *testFleet,
 			t.Error("the roster has changed")
 		}
 		time.Sleep(3 * time.Minute)
-		if now := fewestGoroutines(); now > goroutines {
+		if now := fewestGoroutines(); now > goroutines+3 { // memberlist's last probes end by themselves; a leak is one for every message
 			t.Errorf("%d goroutines, %d before", now, goroutines)
 		}
 		if now := heapInUse(); now > heap+8<<20 {
