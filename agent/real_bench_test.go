@@ -15,22 +15,28 @@ import (
 	"github.com/picketd/picket/runtime/runtimetest"
 )
 
-// BenchmarkStart prints how long a container takes from the POST of its DaemonSet to its first instruction, and from the death of
-// its process to the first instruction of the next: beside a bare containerd client that does no more than start the same
-// container with the same logger, in turns with it. Image present, host network; medians.
-func BenchmarkStart(b *testing.B) {
-	h := newRealHost(b)
+// pushProbe puts the probe's image into the registry.
+func (h *realHost) pushProbe() {
+	h.t.Helper()
 	probe, err := runtimetest.ProbeImage()
 	if err != nil {
-		b.Fatal(err)
+		h.t.Fatal(err)
 	}
 	image, err := probe.Build()
 	if err == nil {
 		err = shared.registry.Push("probe:1", image)
 	}
 	if err != nil {
-		b.Fatal(err)
+		h.t.Fatal(err)
 	}
+}
+
+// BenchmarkStart prints how long a container takes from the POST of its DaemonSet to its first instruction, and from the death of
+// its process to the first instruction of the next: beside a bare containerd client that does no more than start the same
+// container with the same logger, in turns with it. Image present, host network; medians.
+func BenchmarkStart(b *testing.B) {
+	h := newRealHost(b)
+	h.pushProbe()
 	h.start()
 	sets := h.clientset().AppsV1().DaemonSets("default")
 	dir := filepath.Join(h.dir, "probe")

@@ -83,6 +83,21 @@ func newProbeFleet(b testing.TB, n, more int) (*realFleet, string) {
 	return f, b.TempDir()
 }
 
+// bares are bare clients, one on each host, with contexts of theirs; their files are under dir.
+func (f *realFleet) bares(dir string) (bare []*runtimetest.Bare, contexts []context.Context) {
+	f.t.Helper()
+	for _, h := range f.Hosts {
+		c, ctx := f.containerd(h)
+		image, err := c.GetImage(ctx, "docker.io/library/probe:1")
+		f.must(err)
+		own := filepath.Join(dir, h.Name)
+		f.must(os.Mkdir(own, 0o755))
+		bare = append(bare, &runtimetest.Bare{Client: c, Image: image, Logger: filepath.Join(shared.binaries, "picket-logger"), Dir: own})
+		contexts = append(contexts, ctx)
+	}
+	return bare, contexts
+}
+
 // BenchmarkFleetStart prints how long it takes from the POST of a DaemonSet on one host until its container has run its first
 // instruction on all three, beside three bare containerd clients that start one container each at the same time. Medians.
 func BenchmarkFleetStart(b *testing.B) {
@@ -108,16 +123,7 @@ func BenchmarkFleetStart(b *testing.B) {
 		return last.Sub(began)
 	}
 	run(-1) // brings the image
-	var bare []*runtimetest.Bare
-	var contexts []context.Context
-	for _, h := range f.Hosts {
-		c, ctx := f.containerd(h)
-		image, err := c.GetImage(ctx, "docker.io/library/probe:1")
-		f.must(err)
-		own := filepath.Join(dir, h.Name)
-		f.must(os.Mkdir(own, 0o755))
-		bare, contexts = append(bare, &runtimetest.Bare{Client: c, Image: image, Logger: filepath.Join(shared.binaries, "picket-logger"), Dir: own}), append(contexts, ctx)
-	}
+	bare, contexts := f.bares(dir)
 	var ours, floor []time.Duration
 	n := 0
 	for b.Loop() {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -52,18 +51,10 @@ func BenchmarkFleetUpdate(b *testing.B) {
 	f, dir := newRolloutFleet(b)
 	sets := f.clientset(f.Hosts[0]).AppsV1().DaemonSets("default")
 	ctx := context.Background()
-	var bare []*runtimetest.Bare
-	var contexts []context.Context
-	for _, h := range f.Hosts {
-		c, ctx := f.containerd(h)
-		image, err := c.GetImage(ctx, "docker.io/library/probe:1")
+	bare, contexts := f.bares(dir)
+	for i := range bare {
+		_, err := bare[i].BareStart(contexts[i])
 		f.must(err)
-		own := filepath.Join(dir, h.Name)
-		f.must(os.Mkdir(own, 0o755))
-		one := &runtimetest.Bare{Client: c, Image: image, Logger: filepath.Join(shared.binaries, "picket-logger"), Dir: own}
-		_, err = one.BareStart(ctx)
-		f.must(err)
-		bare, contexts = append(bare, one), append(contexts, ctx)
 	}
 	var total, without, floor, cold []time.Duration
 	n := 1
@@ -250,7 +241,7 @@ func TestRealUpdateThroughCrashes(t *testing.T) {
 		{"host", func(h *lab.Host) error { return errors.Join(h.Crash(), h.Start(context.Background())) }, f.Hosts[1:]},
 		{"cut", func(h *lab.Host) error {
 			err := f.Isolate(h)
-			time.Sleep(5 * time.Second)
+			f.eventually("the others miss it", func() bool { return !f.ready(f.Hosts[1:2], 3) })
 			return errors.Join(err, f.Heal())
 		}, f.Hosts},
 	} {

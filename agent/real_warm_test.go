@@ -78,17 +78,7 @@ func TestRealKill9WhileAPodIsWarm(t *testing.T) {
 // instruction, beside a bare containerd client that makes the same exchange, in turns with it. Image present, host network; medians.
 func BenchmarkExchange(b *testing.B) {
 	h := newRealHost(b)
-	probe, err := runtimetest.ProbeImage()
-	if err != nil {
-		b.Fatal(err)
-	}
-	image, err := probe.Build()
-	if err == nil {
-		err = shared.registry.Push("probe:1", image)
-	}
-	if err != nil {
-		b.Fatal(err)
-	}
+	h.pushProbe()
 	h.start()
 	dir := filepath.Join(h.dir, "probe")
 	if err := os.Mkdir(dir, 0o755); err != nil {

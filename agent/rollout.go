@@ -54,11 +54,16 @@ func (l *loop) view(name types.NamespacedName, d *daemonSet) daemonset.View {
 		d.digest, d.viewStale = d.common.Digest(), false
 	}
 	v.Generation, v.Revision = d.object.Generation, currentRevision(d.revisions)
-	if daemonset.RestartsOnConfig(d.object) {
-		v.Config = d.config
-	}
-	v.Common, v.Digest, v.Others = d.common, d.digest, l.wordsOf(d)
+	v.Config, v.Common, v.Digest, v.Others = d.restartsOn(), d.common, d.digest, l.wordsOf(d)
 	return v
+}
+
+// restartsOn is the config of the view that is now (see daemonset.View).
+func (d *daemonSet) restartsOn() string {
+	if daemonset.RestartsOnConfig(d.object) {
+		return d.config
+	}
+	return ""
 }
 
 // viewsChanged has every DaemonSet's view made anew: the roster or what is believed of objects has changed.

@@ -46,7 +46,7 @@ func (h *hostPod) stage() pod.Stage {
 func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) (name string, err error) {
 	of := types.NamespacedName{Namespace: d.object.Namespace, Name: d.object.Name}
 	defer l.pods.discardPrefetched(of, "")
-	if h := l.pods.warmOf(of, action.Revision, l.view(of, d).Config); h != nil {
+	if h := l.pods.warmOf(of, action.Revision, d.restartsOn()); h != nil {
 		l.pods.release(h, now)
 		return h.Pod.Name, nil
 	}
@@ -59,7 +59,7 @@ func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) (
 
 // preparePod makes the warm pod of a revision, or pulls no more than its images. What is there already is left as it is.
 func (l *loop) preparePod(name types.NamespacedName, d *daemonSet, revision string, imagesOnly bool) error {
-	if h := l.pods.warmOf(name, revision, l.view(name, d).Config); h != nil {
+	if h := l.pods.warmOf(name, revision, d.restartsOn()); h != nil {
 		if !imagesOnly {
 			l.pods.complete(h)
 		}

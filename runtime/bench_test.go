@@ -14,22 +14,28 @@ import (
 	"github.com/picketd/picket/runtime/runtimetest"
 )
 
+// bare imports the probe's image and is a bare client that runs it.
+func (h *host) bare(image string) *runtimetest.Bare {
+	h.t.Helper()
+	probe, err := runtimetest.ProbeImage()
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	h.importImage(image, probe)
+	c := h.client()
+	img, err := c.GetImage(h.t.Context(), image)
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	return &runtimetest.Bare{Client: c, Image: client.NewImage(c, img.Metadata()), Logger: h.config.LoggerPath, Dir: h.dir}
+}
+
 // BenchmarkStart compares create and start, and remove, create and start, with a bare client that does the same: the median from
 // the call to the container's first instruction, and the ratio. They take turns, so that a busy host is busy for both.
 func BenchmarkStart(b *testing.B) {
 	h := newHost(b)
 	image := "docker.io/library/probe:1"
-	probe, err := runtimetest.ProbeImage()
-	if err != nil {
-		b.Fatal(err)
-	}
-	h.importImage(image, probe)
-	c := h.client()
-	img, err := c.GetImage(b.Context(), image)
-	if err != nil {
-		b.Fatal(err)
-	}
-	bare := &runtimetest.Bare{Client: c, Image: client.NewImage(c, img.Metadata()), Logger: h.config.LoggerPath, Dir: h.dir}
+	bare := h.bare(image)
 	var took struct{ start, bareStart, restart, bareRestart []time.Duration }
 	for i := range b.N {
 		n, err := bare.BareStart(b.Context())
@@ -89,17 +95,7 @@ func (h *host) timed(image string, i int) (start, restart time.Duration) {
 func BenchmarkExchange(b *testing.B) {
 	h := newHost(b)
 	image := "docker.io/library/probe:1"
-	probe, err := runtimetest.ProbeImage()
-	if err != nil {
-		b.Fatal(err)
-	}
-	h.importImage(image, probe)
-	c := h.client()
-	img, err := c.GetImage(b.Context(), image)
-	if err != nil {
-		b.Fatal(err)
-	}
-	bare := &runtimetest.Bare{Client: c, Image: client.NewImage(c, img.Metadata()), Logger: h.config.LoggerPath, Dir: h.dir}
+	bare := h.bare(image)
 	if _, err := bare.BareStart(b.Context()); err != nil {
 		b.Fatal(err)
 	}

@@ -52,8 +52,8 @@ func RestartsOnConfig(ds *appsv1.DaemonSet) bool {
 	return strings.EqualFold(ds.Annotations[AnnotationRestartOnConfig], "true")
 }
 
-// paused is strict about the value so that "false" means what it says.
-func paused(ds *appsv1.DaemonSet) bool {
+// Paused is strict about the value so that "false" means what it says.
+func Paused(ds *appsv1.DaemonSet) bool {
 	return strings.EqualFold(ds.Annotations[AnnotationPaused], "true")
 }
 

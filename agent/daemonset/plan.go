@@ -10,7 +10,7 @@ import (
 )
 
 // Plan decides what this host does for one DaemonSet. It is pure: equal arguments give an equal decision, whatever the order
-// of the pods, and nothing it is given is changed. The caller carries the actions out, keeps Failures and Evictions, and plans
+// of the pods, and nothing it is given is changed. The caller keeps what Decision says is to be kept, carries the actions out, and plans
 // again when something changed or at WakeUp.
 func Plan(v View, self Self, o Observed, now time.Time) Decision {
 	p := planner{view: v, self: self, now: now, pods: oldestFirst(o.Pods), warm: o.Warm, condemned: map[string]bool{}}
@@ -92,7 +92,7 @@ func (p *planner) place(before map[string]Eviction) string {
 
 // keep is for a host where pods may run: it removes what is too much, and only then lets an update begin.
 func (p *planner) keep() {
-	live, backingOff := p.sweep()
+	live, backingOff := p.live(), p.sweep()
 	surging := surges(p.view.DaemonSet)
 	if surging {
 		p.prunePair(live)
@@ -112,14 +112,10 @@ func (p *planner) keep() {
 	}
 }
 
-// sweep deletes finished pods, one attempt per back-off, and returns those that count as running.
-func (p *planner) sweep() (live []Pod, backingOff bool) {
+// sweep deletes finished pods, one attempt per back-off.
+func (p *planner) sweep() (backingOff bool) {
 	for _, pod := range p.pods {
-		if pod.Terminating {
-			continue
-		}
-		if pod.Phase != corev1.PodFailed && pod.Phase != corev1.PodSucceeded {
-			live = append(live, pod)
+		if pod.Terminating || !pod.finished() {
 			continue
 		}
 		if until := p.Failures.until(); p.now.Before(until) {
@@ -135,7 +131,7 @@ func (p *planner) sweep() (live []Pod, backingOff bool) {
 		p.delete(pod, reason, fmt.Sprintf("Found %s daemon pod %s/%s on node %s, will try to %s it",
 			state, p.view.DaemonSet.Namespace, pod.Name, p.self.Node.Name, then))
 	}
-	return live, backingOff
+	return backingOff
 }
 
 // pruneTo deletes all but the n oldest.
@@ -162,7 +158,7 @@ func (p *planner) prunePair(live []Pod) {
 			oldPod.Name, oldPod.Revision, newPod.Name, newPod.Revision))
 	case !p.available(newPod):
 		p.blocked = because{code: CodeSurging, detail: newPod.Revision, more: newPod.Name}
-	case paused(p.view.DaemonSet):
+	case Paused(p.view.DaemonSet):
 		p.blocked = because{code: CodePaused}
 	default:
 		p.delete(oldPod, ReasonUpdate, fmt.Sprintf("pod %s of revision %s is available and replaces pod %s of revision %s",

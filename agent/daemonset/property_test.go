@@ -109,7 +109,7 @@ func checkActions(t *rapid.T, v View, d Decision, pods []Pod) {
 			continue
 		}
 		healthy := pods[i].Ready && !t0.Before(pods[i].ReadySince.Add(time.Duration(v.DaemonSet.Spec.MinReadySeconds)*time.Second))
-		if pods[i].Revision == v.Revision || onDelete(v.DaemonSet) || (healthy && paused(v.DaemonSet)) {
+		if pods[i].Revision == v.Revision || onDelete(v.DaemonSet) || (healthy && Paused(v.DaemonSet)) {
 			t.Fatalf("an update deletes %+v", pods[i])
 		}
 	}
@@ -209,7 +209,7 @@ func TestPlanConverges(t *testing.T) {
 		d := Plan(w.view, Self{Node: w.node}, w.observed(), w.now)
 		switch {
 		case d.Placement.ShouldRun:
-			held := onDelete(w.view.DaemonSet) || paused(w.view.DaemonSet)
+			held := onDelete(w.view.DaemonSet) || Paused(w.view.DaemonSet)
 			if !d.Status.Available || (!held && !d.Status.Updated) {
 				t.Fatalf("not done: %+v with %+v", d.Status, w.pods)
 			}

@@ -89,7 +89,7 @@ func (p *planner) stand() Own {
 	turn := own.Placed && len(live) == 1 && own.Old && p.available(live[0]) && !onDelete(ds) && (!surges(ds) || p.room())
 	if turn && !p.Memory.Updating {
 		own.Aside = p.trouble().code != CodeNone
-		own.Wants = !own.Aside && !paused(ds) && p.prepared()
+		own.Wants = !own.Aside && !Paused(ds) && p.prepared()
 	}
 	return own
 }
@@ -98,11 +98,15 @@ func (p *planner) stand() Own {
 func (p *planner) live() []Pod {
 	var live []Pod
 	for _, pod := range p.pods {
-		if !pod.Terminating && pod.Phase != corev1.PodFailed && pod.Phase != corev1.PodSucceeded {
+		if !pod.Terminating && !pod.finished() {
 			live = append(live, pod)
 		}
 	}
 	return live
+}
+
+func (pod Pod) finished() bool {
+	return pod.Phase == corev1.PodFailed || pod.Phase == corev1.PodSucceeded
 }
 
 // turn is the question.
@@ -160,7 +164,7 @@ func (p *planner) mayNot() because {
 	switch {
 	case p.own.Aside:
 		return p.trouble()
-	case paused(p.view.DaemonSet):
+	case Paused(p.view.DaemonSet):
 		return because{code: CodePaused}
 	case !p.own.Wants:
 		return because{code: CodePreparing}
@@ -231,7 +235,7 @@ func (p *planner) prepare() {
 	ds := p.view.DaemonSet
 	next := p.own.Old && p.Placement.ShouldRun && !onDelete(ds) && len(p.live()) == 1
 	p.discardWarm(next || p.Memory.Updating)
-	if !next || p.Memory.Updating || paused(ds) {
+	if !next || p.Memory.Updating || Paused(ds) {
 		return
 	}
 	kind := Prefetch

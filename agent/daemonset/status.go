@@ -6,7 +6,6 @@ import (
 	"strconv"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/types"
 )
 
@@ -110,7 +109,7 @@ func (p *planner) explain(s Status, pod Pod) because {
 		return because{code: CodeNoPod}
 	case s.Terminating:
 		return because{code: CodeTerminating}
-	case pod.Phase == corev1.PodFailed || pod.Phase == corev1.PodSucceeded:
+	case pod.finished():
 		return because{code: CodeFinished, detail: clock(p.Failures.until()), more: strconv.Itoa(p.Failures.Count)}
 	case !s.Ready:
 		return notReadyBecause(pod.Reason)

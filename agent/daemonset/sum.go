@@ -141,7 +141,7 @@ func progressing(ds *appsv1.DaemonSet, sum appsv1.DaemonSetStatus, statuses []St
 	case complete:
 		c.Reason = "WaitingForAvailability"
 		c.Message += fmt.Sprintf(", %d of them available", sum.NumberAvailable)
-	case paused(ds):
+	case Paused(ds):
 		c.Status, c.Reason = corev1.ConditionUnknown, "RolloutPaused"
 	case onDelete(ds):
 		c.Reason = "WaitingForDelete"
@@ -183,7 +183,7 @@ func blocked(ds *appsv1.DaemonSet, sum appsv1.DaemonSetStatus, statuses []Status
 		{BlockedByStuckHost, "halted: not available within the progress deadline; apply a version that works, or kubectl rollout undo", func(s Status) bool { return stuck(ds, s) }},
 		{BlockedByLostHost, "waiting for hosts that were lost in the update; kubectl delete node gives one up", func(s Status) bool { return lostInTurn(ds, s) }},
 		{BlockedByAsideHosts, "hosts cannot make the next pod and keep the one they have", func(s Status) bool { return s.Aside && s.Placed && !s.Updated }},
-		{BlockedByPause, "the update is paused; picket rollout resume goes on", func(s Status) bool { return paused(ds) && s.Placed && !s.Updated }},
+		{BlockedByPause, "the update is paused; picket rollout resume goes on", func(s Status) bool { return Paused(ds) && s.Placed && !s.Updated }},
 	} {
 		if slices.ContainsFunc(statuses, cause.match) && (!complete(ds, sum) || cause.reason == BlockedByStuckHost) {
 			c.Status, c.Reason, c.Message = corev1.ConditionTrue, cause.reason, cause.message+hosts(statuses, cause.match, explain)

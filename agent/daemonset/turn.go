@@ -215,7 +215,7 @@ func (t Turn) blocks(node string, p Peer) Code {
 		return CodeUpdating // 3
 	case p.Placed && !p.Available:
 		return CodeUnavailable // 3
-	case p.Placed && !p.Aside && !p.Done && t.Before(node, t.Self):
+	case p.Placed && !p.Done && t.Before(node, t.Self):
 		return CodeBefore // 4
 	}
 	return CodeNone

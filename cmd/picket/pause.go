@@ -2,7 +2,6 @@ package main
 
 import (
 	"errors"
-	"strings"
 
 	"github.com/spf13/cobra"
 	appsv1 "k8s.io/api/apps/v1"
@@ -49,7 +48,7 @@ func paused(obj runtime.Object) ([]byte, error) {
 	switch {
 	case !ok:
 		return nil, errors.New("pausing is not supported")
-	case isPaused(ds):
+	case daemonset.Paused(ds):
 		return nil, errors.New("is already paused")
 	}
 	metav1.SetMetaDataAnnotation(&ds.ObjectMeta, daemonset.AnnotationPaused, "true")
@@ -62,15 +61,11 @@ func resumed(obj runtime.Object) ([]byte, error) {
 	switch {
 	case !ok:
 		return nil, errors.New("resuming is not supported")
-	case !isPaused(ds):
+	case !daemonset.Paused(ds):
 		return nil, errors.New("is not paused")
 	}
 	delete(ds.Annotations, daemonset.AnnotationPaused)
 	return encode(ds)
-}
-
-func isPaused(ds *appsv1.DaemonSet) bool {
-	return strings.EqualFold(ds.Annotations[daemonset.AnnotationPaused], "true")
 }
 
 func encode(ds *appsv1.DaemonSet) ([]byte, error) {
