@@ -15,6 +15,9 @@ const (
 	pingApart    = 50 * time.Millisecond
 )
 
+// callEvery is after how many rounds, of a probe interval each, states are exchanged with it again.
+const callEvery = 10
+
 // saidDead is an event: memberlist has this host dead.
 type saidDead struct {
 	node string
@@ -40,7 +43,7 @@ func (m *Membership) askAgain(node string, p *peer) bool {
 
 // resolveDoubt ends when the host is failed, has left, moved, or is back.
 func (m *Membership) resolveDoubt(d saidDead) {
-	for first := true; ; first = false {
+	for round := 0; ; round++ {
 		answered := m.answers(d)
 		if m.ctx.Err() != nil || !m.stillDoubted(d) {
 			return
@@ -49,9 +52,11 @@ func (m *Membership) resolveDoubt(d saidDead) {
 			m.fail(d)
 			return
 		}
-		if first {
+		if round == 0 {
 			m.stats.falseDeaths.Add(1)
 			m.log.Warn("memberlist has a host dead that answers: its link is bad, or somebody says it falsely", "node", d.node, "at", d.addr)
+		}
+		if round%callEvery == 0 { // once may not be enough: the call is lost, or somebody says it again
 			m.call(d.addr)
 		}
 		select {

@@ -36,8 +36,9 @@ func attacked(t *testing.T, seed uint64, attack func(t *testing.T, f *testFleet,
 			t.Error("the roster has changed")
 		}
 		time.Sleep(3 * time.Minute)
-		if now := fewestGoroutines(); now > goroutines+3 { // memberlist's last probes end by themselves; a leak is one for every message
-			t.Errorf("%d goroutines, %d before", now, goroutines)
+		if now := fewestGoroutines(); now > goroutines {
+			b := make([]byte, 1<<20)
+			t.Errorf("%d goroutines, %d before\n%s", now, goroutines, b[:goruntime.Stack(b, true)])
 		}
 		if now := heapInUse(); now > heap+8<<20 {
 			t.Errorf("%d kB of memory, %d before", now>>10, heap>>10)
