@@ -2,6 +2,7 @@ package pod
 
 import (
 	"math"
+	"slices"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -17,18 +18,24 @@ type saved struct {
 	Status     corev1.PodStatus          `json:"status"`
 	Containers map[string]savedContainer `json:"containers"`
 	Images     []savedImage              `json:"images,omitempty"`
+	// Initialized: the init containers have done their work.
+	Initialized bool `json:"initialized,omitempty"`
 }
 
 type savedContainer struct {
 	Attempt int `json:"attempt"`
 	// Started: the attempt's process has been started.
-	Started    bool                             `json:"started"`
-	Inputs     string                           `json:"inputs,omitempty"`
-	Terminated *corev1.ContainerStateTerminated `json:"terminated,omitempty"`
-	Last       *corev1.ContainerStateTerminated `json:"last,omitempty"`
-	StartedAt  time.Time                        `json:"startedAt,omitzero"`
-	Backoff    time.Duration                    `json:"backoff,omitempty"`
-	NotBefore  time.Time                        `json:"notBefore,omitzero"`
+	Started bool `json:"started"`
+	// PostStarted, Up and Passing are about a running attempt: its hook has been run, its startup and readiness probes succeed.
+	PostStarted bool                             `json:"postStarted,omitempty"`
+	Up          bool                             `json:"up,omitempty"`
+	Passing     bool                             `json:"passing,omitempty"`
+	Inputs      string                           `json:"inputs,omitempty"`
+	Terminated  *corev1.ContainerStateTerminated `json:"terminated,omitempty"`
+	Last        *corev1.ContainerStateTerminated `json:"last,omitempty"`
+	StartedAt   time.Time                        `json:"startedAt,omitzero"`
+	Backoff     time.Duration                    `json:"backoff,omitempty"`
+	NotBefore   time.Time                        `json:"notBefore,omitzero"`
 }
 
 type savedImage struct {
@@ -38,10 +45,11 @@ type savedImage struct {
 
 // save is the machine's state for status.json.
 func (m *machine) save(status corev1.PodStatus) saved {
-	s := saved{UID: string(m.pod.UID), Status: status, Containers: map[string]savedContainer{}}
+	s := saved{UID: string(m.pod.UID), Status: status, Containers: map[string]savedContainer{}, Initialized: m.initialized}
 	for _, c := range m.containers {
 		s.Containers[c.spec.Name] = savedContainer{
 			Attempt: c.attempt, Started: c.state == running || c.state == exited, Inputs: c.inputs,
+			PostStarted: c.postStart == done, Up: c.started, Passing: c.passing,
 			Terminated: c.terminated.DeepCopy(), Last: c.last.DeepCopy(), StartedAt: c.startedAt,
 			Backoff: c.backoff.Delay, NotBefore: c.notBefore,
 		}
@@ -67,11 +75,31 @@ func (m *machine) restore(s *saved, adopted []runtime.ContainerStatus, now time.
 	for _, c := range m.containers {
 		m.adopt(c, s, adopted, now)
 	}
+	m.restoreInit(s, adopted)
 	for _, a := range adopted {
 		if m.byID(a.ID) == nil && m.remainOf(a.ID) == nil {
 			alive := a.State == runtime.ContainerRunning
 			m.remains = append(m.remains, &remain{id: a.ID, container: a.Name, attempt: a.Attempt, alive: alive})
 		}
+	}
+}
+
+// restoreInit decides how far the init containers were. When no task of the pod is left, as after a reboot, what they did may be
+// gone as well, and they do it again, as a kubelet's do in a new sandbox.
+func (m *machine) restoreInit(s *saved, adopted []runtime.ContainerStatus) {
+	if len(m.pod.Spec.InitContainers) == 0 {
+		return
+	}
+	left := slices.ContainsFunc(adopted, func(a runtime.ContainerStatus) bool { return a.State != runtime.ContainerUnknown })
+	if s != nil {
+		m.initialized = s.Initialized && left
+	} else {
+		main := func(a runtime.ContainerStatus) bool { c := m.byName(a.Name); return c != nil && c.role == roleMain }
+		m.initialized = left && slices.ContainsFunc(adopted, main)
+	}
+	for _, c := range m.containers {
+		ended := c.terminated != nil && c.terminated.ContainerID == statusID(c.id) && c.terminated.ExitCode == 0
+		c.complete = left && c.role == roleInit && c.state == exited && ended
 	}
 }
 
@@ -129,7 +157,7 @@ func (m *machine) adopt(c *container, s *saved, adopted []runtime.ContainerStatu
 			known = k
 		}
 	}
-	if a == nil || a.Attempt < known.Attempt && known.Started {
+	if a == nil || a.Attempt < known.Attempt { // the one before is over: its number is not given out again
 		m.adoptNothing(c, known, now)
 		return
 	}
@@ -154,6 +182,7 @@ func (m *machine) adopt(c *container, s *saved, adopted []runtime.ContainerStatu
 	switch a.State {
 	case runtime.ContainerRunning:
 		m.adoptRunning(c, a)
+		m.restoreRunning(c, known, s != nil)
 	case runtime.ContainerCreated:
 		c.state = created
 	case runtime.ContainerExited:
@@ -190,6 +219,19 @@ func (m *machine) adoptRunning(c *container, a *runtime.ContainerStatus) {
 	}
 	m.runs(c, started)
 	c.oom = a.OOMKilled
+}
+
+// restoreRunning: what runs keeps what its probes have found out. Its hook is run again unless it is known to have been run.
+func (m *machine) restoreRunning(c *container, known savedContainer, readable bool) {
+	switch {
+	case !readable:
+		c.postStart, c.started = done, true
+	case known.Attempt == c.attempt:
+		c.started, c.passing = c.started || known.Up, known.Passing
+		if known.PostStarted {
+			c.postStart = done
+		}
+	}
 }
 
 // adoptWithoutTask: the host or the shim went down with it, or the agent before it was complete.

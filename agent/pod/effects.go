@@ -7,21 +7,19 @@ import (
 	"github.com/picketd/picket/runtime"
 )
 
-// effectTimeout bounds every effect but a pull: containerd may accept a call and never answer.
+// effectTimeout bounds every effect but pulls and hooks: containerd may accept a call and never answer.
 const effectTimeout = 2 * time.Minute
 
 // effect performs an action and posts its answer; finished is called on the worker's goroutine, after the answer.
 func (w *Worker) effect(all, starts context.Context, a action, finished func()) {
 	ctx := all
 	switch a.kind {
-	case actionEnsureImage, actionSetUpPod, actionPublishPorts, actionMountVolumes, actionRefreshVolumes, actionCreate:
+	case actionEnsureImage, actionSetUpPod, actionPublishPorts, actionMountVolumes, actionRefreshVolumes, actionCreate, actionPostStart:
 		ctx = starts
 	}
-	if a.kind != actionEnsureImage {
-		bounded, cancel := context.WithTimeout(ctx, effectTimeout)
-		defer cancel()
-		ctx = bounded
-	}
+	bounded, cancel := bound(ctx, a)
+	defer cancel()
+	ctx = bounded
 	began := time.Now()
 	answer, err := w.perform(ctx, a)
 	log := w.log.With("action", string(a.kind), "reason", a.reason, "took", time.Since(began))
@@ -40,6 +38,17 @@ func (w *Worker) effect(all, starts context.Context, a action, finished func()) 
 		answer(m, now)
 		finished()
 	})
+}
+
+// bound gives an effect the time it has: a pull and a postStart hook take as long as they like, a preStop hook until its deadline.
+func bound(ctx context.Context, a action) (context.Context, context.CancelFunc) {
+	switch a.kind {
+	case actionEnsureImage, actionPostStart:
+		return context.WithCancel(ctx)
+	case actionPreStop:
+		return context.WithDeadline(ctx, a.deadline)
+	}
+	return context.WithTimeout(ctx, effectTimeout)
 }
 
 // perform does what an action asks for. The error is only logged; the machine hears it from the answer.
@@ -88,6 +97,12 @@ func (w *Worker) performOnContainer(ctx context.Context, a action) (event, error
 	case actionStart:
 		err := w.cfg.Runtime.StartContainer(ctx, a.id)
 		return func(m *machine, now time.Time) { m.containerStarted(a.id, err, now) }, err
+	case actionPostStart:
+		err := w.runHook(ctx, *a.container.Lifecycle.PostStart, a.id, a.container, first(a.ips))
+		return func(m *machine, now time.Time) { m.postStartRan(a.id, err, now) }, err
+	case actionPreStop:
+		err := w.runHook(ctx, *a.container.Lifecycle.PreStop, a.id, a.container, first(a.ips))
+		return func(m *machine, _ time.Time) { m.preStopRan(a.id, err) }, err
 	case actionSignal:
 		err := w.cfg.Runtime.SignalContainer(ctx, a.id, a.signal)
 		return func(m *machine, now time.Time) { m.signalled(a.id, err, now) }, err

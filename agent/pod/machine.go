@@ -14,7 +14,8 @@ import (
 // and starts no goroutine. Facts come in through one method per event (events.go), outstanding work goes out as data (next).
 //
 // Invariants:
-//   - one container at a time is being created or started, in the order of the template, as the kubelet does;
+//   - one container at a time is being created or started, in the order of the template, as the kubelet does: init containers
+//     first, each to its end or, as a sidecar, until it has started;
 //   - every id that was ever handed to CreateContainer is a container's current one or in remains until it is removed;
 //   - an exit is only believed for the attempt that is current.
 type machine struct {
@@ -25,10 +26,12 @@ type machine struct {
 	sandbox    step // namespaces and network
 	ports      step // host ports, of a pod that was set up without them
 	volumes    step
-	refresh    step // live update of configMap, secret, ... volumes
-	stale      bool // a refresh is due
-	containers []*container
+	refresh    step         // live update of configMap, secret, ... volumes
+	stale      bool         // a refresh is due
+	containers []*container // init containers first
 	remains    []*remain
+	// initialized: the init containers have done their work; they do it again only when nothing of the pod was left running.
+	initialized bool
 
 	stop      *Stop
 	endedAt   time.Time // no process is left of a stopped pod, and its host ports are free
@@ -108,9 +111,21 @@ const (
 	exited containerState = "exited"
 )
 
+// role is what a container is for in its pod.
+type role string
+
+const (
+	roleMain role = "main"
+	// roleInit runs to its end before the next one begins.
+	roleInit role = "init"
+	// roleSidecar is an init container with restartPolicy Always: the next one begins when it has started.
+	roleSidecar role = "sidecar"
+)
+
 // container is one container of the template.
 type container struct {
 	spec  *corev1.Container
+	role  role
 	image imageKey
 
 	state   containerState
@@ -119,6 +134,12 @@ type container struct {
 	inputs  string // what the attempt was created of, see facts.inputs
 
 	startedAt time.Time
+	postStart stepState // the hook, of a running attempt; done without one
+	started   bool      // a running attempt's startup probe has succeeded, or there is none
+	passing   bool      // its readiness probe does
+	// hookFailed is why a running attempt is being ended.
+	hookFailed string
+	complete   bool // of roleInit: it ended well
 	// terminated is how the newest attempt that ended did so, nil while one runs; last is the one before.
 	terminated *corev1.ContainerStateTerminated
 	last       *corev1.ContainerStateTerminated
@@ -142,16 +163,6 @@ type container struct {
 }
 
 type failure struct{ reason, message string }
-
-// kill is a running container's end: SIGTERM (its stop signal), then SIGKILL at the deadline.
-type kill struct {
-	reason   string // becomes the terminated reason; "" leaves it to the exit code
-	deadline time.Time
-	inFlight bool
-	termSent bool
-	killSent bool
-	retry    retry
-}
 
 // message is where an attempt's termination message is looked for.
 type message struct {
@@ -186,14 +197,26 @@ type news struct{ kind, reason, message string }
 
 func newMachine(pod *corev1.Pod, now time.Time) *machine {
 	m := &machine{pod: pod, images: map[imageKey]*image{}, messages: map[string]*message{}, startTime: now, ports: step{state: done}}
-	for i := range pod.Spec.Containers {
-		spec := &pod.Spec.Containers[i]
-		c := &container{spec: spec, state: waiting, image: imageKey{spec.Image, spec.ImagePullPolicy}}
-		c.id = containerID(pod, spec.Name, 0)
-		m.containers = append(m.containers, c)
-		m.images[c.image] = &image{}
+	for i := range pod.Spec.InitContainers {
+		spec := &pod.Spec.InitContainers[i]
+		r := roleInit
+		if spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+			r = roleSidecar
+		}
+		m.add(spec, r)
 	}
+	for i := range pod.Spec.Containers {
+		m.add(&pod.Spec.Containers[i], roleMain)
+	}
+	m.initialized = len(pod.Spec.InitContainers) == 0
 	return m
+}
+
+func (m *machine) add(spec *corev1.Container, r role) {
+	c := &container{spec: spec, role: r, state: waiting, image: imageKey{spec.Image, spec.ImagePullPolicy}}
+	c.id = containerID(m.pod, spec.Name, 0)
+	m.containers = append(m.containers, c)
+	m.images[c.image] = &image{}
 }
 
 // containerID names one attempt of one container, once and for ever.
@@ -237,7 +260,7 @@ func (m *machine) newAttempt(c *container, now bool) {
 	c.attempt++
 	c.id = containerID(m.pod, c.spec.Name, c.attempt)
 	c.state = waiting
-	c.oom, c.early, c.kill = false, nil, nil
+	c.oom, c.early, c.kill, c.complete = false, nil, nil, false
 	c.inspect, c.inspecting, c.inspectRetry = false, false, retry{} // an answer on its way is for the old id
 }
 

@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"testing"
 	"time"
@@ -24,9 +25,47 @@ type model struct {
 	begun      []action
 	faults     bool
 	everExited map[string]bool
-	missed     bool // an exit was not heard
-	warm       bool // the pod may not run yet
-	published  bool // its host ports are
+	missed     bool            // an exit was not heard
+	warm       bool            // the pod may not run yet
+	published  bool            // its host ports are
+	done       map[string]bool // init containers that have done their work since the host was booted
+}
+
+// drawPod has two containers, and perhaps init containers, hooks, probes and ports.
+func drawPod(t *rapid.T) *corev1.Pod {
+	pod := testPod("a", "b")
+	if rapid.Bool().Draw(t, "ports") {
+		pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80, ContainerPort: 80}}
+	}
+	for _, name := range []string{"init", "sidecar"} {
+		if rapid.Bool().Draw(t, name) {
+			pod.Spec.InitContainers = append(pod.Spec.InitContainers, testPod(name).Spec.Containers...)
+		}
+	}
+	always := corev1.ContainerRestartPolicyAlways
+	for i := range pod.Spec.InitContainers {
+		if c := &pod.Spec.InitContainers[i]; c.Name == "sidecar" {
+			c.RestartPolicy = &always
+			drawHooks(t, c)
+		}
+	}
+	for i := range pod.Spec.Containers {
+		drawHooks(t, &pod.Spec.Containers[i])
+	}
+	return pod
+}
+
+func drawHooks(t *rapid.T, c *corev1.Container) {
+	c.Lifecycle = &corev1.Lifecycle{}
+	if rapid.Bool().Draw(t, "postStart") {
+		c.Lifecycle.PostStart = &corev1.LifecycleHandler{}
+	}
+	if rapid.Bool().Draw(t, "preStop") {
+		c.Lifecycle.PreStop = &corev1.LifecycleHandler{}
+	}
+	if rapid.Bool().Draw(t, "startup probe") {
+		c.StartupProbe = &corev1.Probe{}
+	}
 }
 
 // TestMachineAlwaysGetsThere lets everything fail, get lost and be restarted in any order. Afterwards, when nothing fails any
@@ -34,11 +73,8 @@ type model struct {
 func TestMachineAlwaysGetsThere(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		w := &model{
-			t: t, pod: testPod("a", "b"), warm: rapid.Bool().Draw(t, "warm"), now: time.Unix(1e9, 0), containers: map[string]runtime.ContainerStatus{},
-			faults: true, everExited: map[string]bool{},
-		}
-		if rapid.Bool().Draw(t, "ports") {
-			w.pod.Spec.Containers[0].Ports = []corev1.ContainerPort{{HostPort: 80, ContainerPort: 80}}
+			t: t, pod: drawPod(t), warm: rapid.Bool().Draw(t, "warm"), now: time.Unix(1e9, 0), containers: map[string]runtime.ContainerStatus{},
+			faults: true, everExited: map[string]bool{}, done: map[string]bool{},
 		}
 		w.m = w.newMachine()
 		for range rapid.IntRange(0, 60).Draw(t, "steps") {
@@ -51,11 +87,11 @@ func TestMachineAlwaysGetsThere(t *testing.T) {
 			}
 			return
 		}
-		if len(w.containers) != 2 {
-			t.Fatalf("containers: %v", w.containers)
+		if got := w.m.status(testHost(), w.now); got.Phase != corev1.PodRunning || !w.m.initialized {
+			t.Fatalf("phase %s: %s", got.Phase, w.describe())
 		}
 		for _, c := range w.m.containers {
-			if got := w.containers[c.id]; c.state != running || got.State != runtime.ContainerRunning {
+			if got := w.containers[c.id]; !c.ready() || c.role != roleInit && got.State != runtime.ContainerRunning {
 				t.Fatalf("%s: the machine says %s, containerd %s", c.id, c.state, got.State)
 			}
 		}
@@ -64,7 +100,11 @@ func TestMachineAlwaysGetsThere(t *testing.T) {
 
 func (w *model) step() {
 	w.plan()
-	switch rapid.IntRange(0, 10).Draw(w.t, "what") {
+	switch rapid.IntRange(0, 12).Draw(w.t, "what") {
+	case 12:
+		w.reboot()
+	case 11:
+		w.probe(rapid.Bool().Draw(w.t, "passes"))
 	case 10:
 		w.release()
 	case 0, 1, 2, 3, 4:
@@ -78,7 +118,7 @@ func (w *model) step() {
 	case 8:
 		w.restart()
 	case 9:
-		if rapid.IntRange(0, 9).Draw(w.t, "stop") == 0 {
+		if rapid.IntRange(0, 3).Draw(w.t, "stop") == 0 {
 			w.m.stopped(Stop{Deadline: w.now.Add(30 * time.Second)})
 		}
 	}
@@ -113,8 +153,8 @@ func (w *model) plan() {
 			if a.kind == b.kind && a.id == b.id && a.image == b.image {
 				w.t.Fatalf("%s %s begun twice", a.kind, a.id)
 			}
-			// A signal and a look are about a container whose id nothing else will have: late, they find nothing.
-			harmless := []actionKind{actionEnsureImage, actionReadMessage, actionSignal, actionInspect}
+			// A signal, a look and a hook are about a container whose id nothing else will have: late, they find nothing.
+			harmless := []actionKind{actionEnsureImage, actionReadMessage, actionSignal, actionInspect, actionPostStart, actionPreStop}
 			if (a.kind == actionTearDownPod || a.kind == actionCleanUp) && !slices.Contains(harmless, b.kind) {
 				w.t.Fatalf("%s begun while %s is on its way", a.kind, b.kind)
 			}
@@ -191,6 +231,7 @@ func (w *model) answerContainer(a action, effect bool, err error) {
 			err = runtime.ErrNotFound
 		} else if effect && c.State == runtime.ContainerCreated {
 			w.mustBeAlone(a)
+			w.mustBePrepared(a)
 			if hasHostPorts(w.pod) && !w.published {
 				w.t.Fatalf("%s started before its ports were published", a.id)
 			}
@@ -198,11 +239,16 @@ func (w *model) answerContainer(a action, effect bool, err error) {
 			w.containers[a.id] = c
 		}
 		m.containerStarted(a.id, err, now)
+	case actionPostStart:
+		m.postStartRan(a.id, err, now)
+	case actionPreStop:
+		m.preStopRan(a.id, err)
 	case actionSignal:
+		w.mustBeItsTurn(a)
 		if !exists || c.State != runtime.ContainerRunning {
 			err = runtime.ErrNotFound
 		} else if effect {
-			w.end(a.id, true)
+			w.end(a.id, 3, true)
 		}
 		m.signalled(a.id, err, now)
 	case actionInspect:
@@ -237,46 +283,96 @@ func (w *model) mustHaveEnded() {
 	}
 }
 
-func (w *model) end(id string, heard bool) {
-	c := w.containers[id]
-	c.State, c.ExitCode, c.FinishedAt = runtime.ContainerExited, 3, w.now
-	w.containers[id] = c
-	w.everExited[id] = true
-	w.missed = w.missed || !heard
-	if heard {
-		w.m.exited(id, exit{code: 3, at: w.now})
-	}
-}
-
-func (w *model) exitOne(heard bool) {
-	for _, name := range []string{"a", "b"} {
-		for id, c := range w.containers {
-			if c.Name == name && c.State == runtime.ContainerRunning && rapid.Bool().Draw(w.t, "exits") {
-				w.end(id, heard)
-				return
-			}
+// mustBePrepared: what init containers do is done when a main container starts.
+func (w *model) mustBePrepared(a action) {
+	for i, c := range w.pod.Spec.InitContainers {
+		if w.m.byName(a.name).role == roleInit && w.pod.Spec.InitContainers[i].Name == a.name {
+			return
+		}
+		if w.m.byName(c.Name).role == roleInit && !w.done[c.Name] {
+			w.t.Fatalf("%s started before %s was done", a.name, c.Name)
 		}
 	}
 }
 
+// mustBeItsTurn: in a pod that stops, a sidecar ends after the others unless time is up.
+func (w *model) mustBeItsTurn(a action) {
+	if w.m.stop == nil || a.name != "sidecar" || !w.now.Before(w.m.stop.Deadline) {
+		return
+	}
+	for _, c := range w.containers {
+		if c.State == runtime.ContainerRunning && w.m.byID(c.ID) != nil && w.m.byID(c.ID).role == roleMain && w.m.byID(c.ID).state == running {
+			w.t.Fatalf("the sidecar is ended before %s", c.ID)
+		}
+	}
+}
+
+func (w *model) end(id string, code int32, heard bool) {
+	c := w.containers[id]
+	c.State, c.ExitCode, c.FinishedAt = runtime.ContainerExited, code, w.now
+	w.containers[id] = c
+	w.everExited[id] = true
+	w.missed = w.missed || !heard
+	if code == 0 {
+		w.done[c.Name] = true
+	}
+	if heard {
+		w.m.exited(id, exit{code: code, at: w.now})
+	}
+}
+
+func (w *model) exitOne(heard bool) {
+	for _, id := range slices.Sorted(maps.Keys(w.containers)) {
+		if w.containers[id].State == runtime.ContainerRunning && rapid.Bool().Draw(w.t, "exits") {
+			w.end(id, rapid.SampledFrom([]int32{0, 3}).Draw(w.t, "code"), heard)
+			return
+		}
+	}
+}
+
+// probe has every probe that is to be run answer.
+func (w *model) probe(passes bool) {
+	for _, p := range w.m.probings() {
+		w.m.probed(probed{id: p.id, kind: p.kind, passing: passes, failed: !passes, gaveUp: !passes}, w.now)
+	}
+}
+
+// reboot leaves containers without tasks, and a new agent.
+func (w *model) reboot() {
+	w.cutOff()
+	for id, c := range w.containers {
+		w.everExited[id] = w.everExited[id] || c.State == runtime.ContainerRunning
+		c.State = runtime.ContainerUnknown
+		w.containers[id] = c
+	}
+	clear(w.done)
+	w.published = false
+	w.begin()
+}
+
 // restart is a new agent; what was begun is cut off, and status.json may be lost.
 func (w *model) restart() {
-	known := w.m.save(w.m.status(testHost(), w.now))
-	stop := w.m.stop
+	w.cutOff()
+	w.begin()
+}
+
+// cutOff ends what was begun, done or not.
+func (w *model) cutOff() {
 	for _, a := range w.begun { // what was on its way may still arrive
 		if a.kind == actionCreate || a.kind == actionStart || a.kind == actionRemove {
 			w.answer(a, rapid.Bool().Draw(w.t, "arrives"), runtime.ErrUnavailable)
 		}
 	}
 	w.begun = nil
+}
+
+func (w *model) begin() {
+	known := w.m.save(w.m.status(testHost(), w.now))
+	stop := w.m.stop
 	w.m = w.newMachine()
 	var adopted []runtime.ContainerStatus
-	for _, name := range []string{"a", "b"} {
-		for attempt := range 1000 {
-			if c, ok := w.containers[containerID(w.pod, name, attempt)]; ok {
-				adopted = append(adopted, c)
-			}
-		}
+	for _, id := range slices.Sorted(maps.Keys(w.containers)) {
+		adopted = append(adopted, w.containers[id])
 	}
 	data, err := json.Marshal(known)
 	if err != nil {
@@ -302,6 +398,9 @@ func (w *model) settle() {
 			w.performOne()
 		}
 		w.m.status(testHost(), w.now)
+		if w.m.stop == nil && w.workOn() {
+			continue
+		}
 		if w.m.wake.IsZero() {
 			return
 		}
@@ -311,6 +410,21 @@ func (w *model) settle() {
 		w.now = w.m.wake
 	}
 	w.t.Fatalf("still waiting for %v: %s", w.m.wake, w.describe())
+}
+
+// workOn lets what runs do what it is for: init containers end well, probes succeed.
+func (w *model) workOn() (more bool) {
+	for _, id := range slices.Sorted(maps.Keys(w.containers)) {
+		if c := w.m.byID(id); c != nil && c.role == roleInit && c.state == running && c.kill == nil && w.containers[id].State == runtime.ContainerRunning {
+			w.end(id, 0, true)
+			more = true
+		}
+	}
+	for _, p := range w.m.probings() {
+		more = more || p.kind == startupProbe
+	}
+	w.probe(true)
+	return more
 }
 
 func (w *model) describe() string {

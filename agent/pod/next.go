@@ -21,6 +21,8 @@ const (
 	actionRefreshVolumes actionKind = "refresh volumes"
 	actionCreate         actionKind = "create container"
 	actionStart          actionKind = "start container"
+	actionPostStart      actionKind = "run postStart hook"
+	actionPreStop        actionKind = "run preStop hook"
 	actionSignal         actionKind = "signal container"
 	actionInspect        actionKind = "inspect container"
 	actionRemove         actionKind = "remove container"
@@ -40,13 +42,14 @@ type action struct {
 
 	withoutPorts bool // SetUpPod
 
-	container *corev1.Container // Create, ReadMessage
+	container *corev1.Container // Create, PostStart, PreStop, ReadMessage
 	name      string            // of the container
 	attempt   int
 	id        string
 	ref       runtime.Image // Create
-	ips       []string      // Create, MountVolumes, RefreshVolumes: the pod's addresses
+	ips       []string      // Create, PostStart, PreStop, MountVolumes, RefreshVolumes: the pod's addresses
 	signal    string        // Signal; "": the container's own stop signal
+	deadline  time.Time     // PreStop: the hook is given up then
 	code      int32         // ReadMessage: the exit code
 }
 
@@ -116,13 +119,32 @@ func (n *planner) running() {
 	for _, c := range n.containers {
 		n.attend(c)
 	}
-	for _, c := range n.containers {
-		if !n.mayCreate() || n.advance(c) {
-			break
-		}
-	}
+	n.advanceAll()
 	n.readMessages()
 	n.removeRemains(false)
+}
+
+// advanceAll takes the containers on in their order.
+func (n *planner) advanceAll() {
+	n.initialized = n.initialized || n.initComplete()
+	for _, c := range n.containers {
+		if n.initialized && c.role == roleInit {
+			continue
+		}
+		if n.advance(c) || !n.initialized && c.role != roleMain && !c.opensTheWay() {
+			return
+		}
+	}
+}
+
+// initComplete says whether all init containers have done what the others wait for.
+func (m *machine) initComplete() bool {
+	return !slices.ContainsFunc(m.containers, func(c *container) bool { return c.role != roleMain && !c.opensTheWay() })
+}
+
+// opensTheWay says whether an init container has come so far that the next one may begin.
+func (c *container) opensTheWay() bool {
+	return c.complete || c.role == roleSidecar && c.state == running && c.started && c.postStart == done
 }
 
 func (n *planner) readMessages() {
@@ -158,7 +180,7 @@ func (n *planner) ensureImage(key imageKey) {
 // pullShown is how long looking for an image may take before it is called pulling.
 const pullShown = time.Second
 
-// attend looks after what runs: signals that are due, and doubts after containerd was away.
+// attend looks after what runs: hooks and signals that are due, and doubts after containerd was away.
 func (n *planner) attend(c *container) {
 	if c.state != running && (c.state != created || n.stage == StageRun) {
 		return
@@ -167,32 +189,18 @@ func (n *planner) attend(c *container) {
 		c.inspect, c.inspecting = false, true
 		n.do(action{kind: actionInspect, name: c.spec.Name, id: c.id, reason: "containerd may have missed its exit"})
 	}
-	k := c.kill
-	if k == nil || k.inFlight || !n.due(k.retry.at) {
+	if c.kill != nil {
+		n.endNow(c)
 		return
 	}
-	switch {
-	case k.killSent:
-		// A process in the kernel does not hear it at once; ask and repeat.
-		k.retry.at = n.now.Add(stuckDelay)
-		n.due(k.retry.at)
-		c.inspect = true
-		n.signal(c, "SIGKILL", "it does not end")
-	case n.due(k.deadline):
-		k.killSent = true
-		k.retry.at = n.now.Add(stuckDelay)
-		n.due(k.retry.at)
-		n.signal(c, "SIGKILL", "its time to stop is over")
-	case !k.termSent:
-		k.termSent = true
-		n.report(corev1.EventTypeNormal, "Killing", "Stopping container %s", c.spec.Name)
-		n.signal(c, stopSignal(c.spec), "pod or container is told to stop")
+	if c.state == running && c.postStart == todo && !c.inspect && !c.inspecting { // it does run
+		c.postStart = doing
+		n.do(n.hook(actionPostStart, c, "container runs"))
 	}
 }
 
-func (n *planner) signal(c *container, signal, reason string) {
-	c.kill.inFlight = true
-	n.do(action{kind: actionSignal, name: c.spec.Name, id: c.id, signal: signal, reason: reason})
+func (n *planner) hook(kind actionKind, c *container, reason string) action {
+	return action{kind: kind, container: c.spec, name: c.spec.Name, attempt: c.attempt, id: c.id, ips: n.ips, reason: reason}
 }
 
 // advance takes a container one step towards running. It returns true when those after it must wait.
@@ -200,6 +208,8 @@ func (n *planner) advance(c *container) bool {
 	switch c.state {
 	case creating, starting:
 		return true
+	case running:
+		return c.postStart != done
 	case created:
 		if n.stage != StageRun {
 			return false
@@ -211,6 +221,9 @@ func (n *planner) advance(c *container) bool {
 		n.do(action{kind: actionStart, name: c.spec.Name, attempt: c.attempt, id: c.id, reason: "container is created"})
 		return true
 	case exited:
+		if c.complete {
+			return false
+		}
 		if c.failure != nil {
 			n.due(c.create.failedAt.Add(failureShown)) // the reason changes then
 		}
@@ -277,64 +290,4 @@ func (n *planner) removeRemains(all bool) {
 		r.removing = true
 		n.do(action{kind: actionRemove, name: r.container, attempt: r.attempt, id: r.id, reason: "attempt is over"})
 	}
-}
-
-// stopping takes the pod down: signals to all containers in parallel, then host ports, containers, namespaces, volumes.
-func (n *planner) stopping() {
-	if n.gone {
-		return
-	}
-	for _, c := range n.containers {
-		switch c.state {
-		case running:
-			n.end(c, "", n.stop.Deadline)
-			n.attend(c)
-		case created, exited:
-			n.abandon(c, false)
-			c.state = waiting
-		}
-	}
-	for _, c := range n.containers {
-		if c.state != waiting {
-			return
-		}
-	}
-	if n.endedAt.IsZero() && !n.free() || !n.due(n.endedAt.Add(n.stop.Linger)) {
-		return
-	}
-	n.removeRemains(true)
-	if len(n.remains) > 0 || n.sandbox.state == doing || n.ports.state == doing || n.volumes.state == doing || n.refresh.state == doing {
-		return
-	}
-	if n.ready(&n.tearDown) {
-		n.do(action{kind: actionTearDownPod, reason: n.stop.Reason})
-	}
-	if n.tearDown.state == done && n.ready(&n.cleanUp) {
-		n.do(action{kind: actionCleanUp, reason: n.stop.Reason})
-	}
-	n.gone = n.cleanUp.state == done
-}
-
-// free frees what the pod, whose containers have ended, still holds of the host; true: nothing any more.
-func (n *planner) free() bool {
-	if slices.ContainsFunc(n.remains, func(r *remain) bool { return r.alive }) {
-		n.removeRemains(true)
-		return false
-	}
-	if n.stage == StageRun && n.unpublish.state != done && hasHostPorts(n.pod) {
-		if n.sandbox.state != doing && n.ports.state != doing && n.ready(&n.unpublish) {
-			n.do(action{kind: actionUnpublishPorts, reason: n.stop.Reason})
-		}
-		return false
-	}
-	n.endedAt = n.now
-	return true
-}
-
-// stopSignal is lifecycle.stopSignal, or "" for the image's.
-func stopSignal(c *corev1.Container) string {
-	if c.Lifecycle != nil && c.Lifecycle.StopSignal != nil {
-		return string(*c.Lifecycle.StopSignal)
-	}
-	return ""
 }

@@ -36,6 +36,8 @@ type probed struct {
 	kind probeKind
 	// passing is what the thresholds make of it.
 	passing bool
+	// gaveUp: the failures have reached the threshold.
+	gaveUp bool
 	// failed: this one time it failed, whatever the thresholds say, and output is why.
 	failed bool
 	output string

@@ -47,10 +47,14 @@ func (m *machine) status(host Host, now time.Time) corev1.PodStatus {
 		s.PodIPs = append(s.PodIPs, corev1.PodIP{IP: ip})
 	}
 	for _, c := range m.containers {
-		s.ContainerStatuses = append(s.ContainerStatuses, m.containerStatus(c, now))
+		if c.role == roleMain {
+			s.ContainerStatuses = append(s.ContainerStatuses, m.containerStatus(c, now))
+		} else {
+			s.InitContainerStatuses = append(s.InitContainerStatuses, m.containerStatus(c, now))
+		}
 	}
 	s.Phase = m.phase(s.ContainerStatuses)
-	m.setConditions(s.ContainerStatuses, now)
+	m.setConditions(now)
 	s.Conditions = slices.Clone(m.conditions)
 	if s.Phase == corev1.PodPending {
 		s.Message = m.podMessage()
@@ -58,8 +62,11 @@ func (m *machine) status(host Host, now time.Time) corev1.PodStatus {
 	return s
 }
 
-// phase follows the kubelet's getPhase for restartPolicy Always: Pending until every container has run.
+// phase follows the kubelet's getPhase for restartPolicy Always: Pending until the pod is initialized and every container has run.
 func (m *machine) phase(containers []corev1.ContainerStatus) corev1.PodPhase {
+	if !m.initialized {
+		return corev1.PodPending
+	}
 	for _, c := range containers {
 		if c.State.Waiting != nil && c.LastTerminationState.Terminated == nil {
 			return corev1.PodPending
@@ -84,10 +91,10 @@ func (m *machine) podMessage() string {
 }
 
 func (m *machine) containerStatus(c *container, now time.Time) corev1.ContainerStatus {
-	started := c.state == running
+	started := c.state == running && c.started
 	s := corev1.ContainerStatus{
 		Name: c.spec.Name, Image: c.spec.Image, ImageID: m.images[c.image].ID,
-		Ready: started, Started: &started, RestartCount: c.restarts(),
+		Ready: c.ready(), Started: &started, RestartCount: c.restarts(),
 	}
 	switch {
 	case c.state == running:
@@ -106,10 +113,26 @@ func (m *machine) containerStatus(c *container, now time.Time) corev1.ContainerS
 	default:
 		s.State.Waiting = m.waitingFor(c, now)
 		if s.State.Waiting == nil {
-			s.State.Waiting = &corev1.ContainerStateWaiting{Reason: "ContainerCreating"}
+			s.State.Waiting = &corev1.ContainerStateWaiting{Reason: m.creatingReason()}
 		}
 	}
 	return s
+}
+
+// ready is the container's part in the pod's readiness: an init container's work is done, any other can be used.
+func (c *container) ready() bool {
+	if c.role == roleInit {
+		return c.complete
+	}
+	return c.state == running && c.started && c.postStart == done && (c.spec.ReadinessProbe == nil || c.passing)
+}
+
+// creatingReason is why a container does not run yet when nothing is wrong.
+func (m *machine) creatingReason() string {
+	if len(m.pod.Spec.InitContainers) > 0 {
+		return "PodInitializing"
+	}
+	return "ContainerCreating"
 }
 
 // restarts counts the attempts before the newest one that exists or has ended.
@@ -126,7 +149,9 @@ func (m *machine) waitingFor(c *container, now time.Time) *corev1.ContainerState
 	i := m.images[c.image]
 	fresh := now.Before(c.create.failedAt.Add(failureShown))
 	switch {
-	case c.failure != nil && (c.failure.reason != "RunContainerError" || fresh || !c.crashLoop):
+	case c.complete:
+		return nil
+	case c.failure != nil && (!c.failure.ofStart() || fresh || !c.crashLoop):
 		return &corev1.ContainerStateWaiting{Reason: c.failure.reason, Message: c.failure.message}
 	case i.reason != "" && i.state != done:
 		return i.waiting(c.image.Ref, now)
@@ -135,6 +160,11 @@ func (m *machine) waitingFor(c *container, now time.Time) *corev1.ContainerState
 		return &corev1.ContainerStateWaiting{Reason: "CrashLoopBackOff", Message: message}
 	}
 	return nil
+}
+
+// ofStart is a failure that the restart back-off follows.
+func (f *failure) ofStart() bool {
+	return f.reason == "RunContainerError" || f.reason == "PostStartHookError"
 }
 
 // wait is the length of the back-off a container is in.
@@ -151,34 +181,42 @@ func (i *image) waiting(ref string, now time.Time) *corev1.ContainerStateWaiting
 }
 
 // setConditions brings the pod's conditions up to date; a transition takes now.
-func (m *machine) setConditions(containers []corev1.ContainerStatus, now time.Time) {
-	var unready []string
-	for _, c := range containers {
-		if !c.Ready {
-			unready = append(unready, c.Name)
+func (m *machine) setConditions(now time.Time) {
+	var unready, incomplete []string
+	ran := false
+	for _, c := range m.containers {
+		if c.role != roleInit && !c.ready() {
+			unready = append(unready, c.spec.Name)
 		}
+		if !m.initialized && c.role != roleMain && !c.opensTheWay() {
+			incomplete = append(incomplete, c.spec.Name)
+		}
+		ran = ran || c.ready()
 	}
-	reason, message := "", ""
-	if len(unready) > 0 {
-		reason, message = "ContainersNotReady", fmt.Sprintf("containers with unready status: [%s]", strings.Join(unready, " "))
-	}
+	initialized := condition(incomplete, "ContainersNotInitialized", "containers with incomplete status: [%s]")
+	ready := condition(unready, "ContainersNotReady", "containers with unready status: [%s]")
+	sandbox := corev1.PodCondition{Status: corev1.ConditionFalse}
 	// After an agent restart the namespaces of what runs are there before they have been found again.
-	sandbox := (m.sandbox.state == done || len(unready) < len(containers)) && m.tearDown.state == todo
-	m.setCondition(corev1.PodReadyToStartContainers, sandbox, "", "", now)
-	m.setCondition(corev1.PodInitialized, true, "", "", now)
-	m.setCondition(corev1.PodReady, len(unready) == 0, reason, message, now)
-	m.setCondition(corev1.ContainersReady, len(unready) == 0, reason, message, now)
-	m.setCondition(corev1.PodScheduled, true, "", "", now)
+	if (m.sandbox.state == done || ran) && m.tearDown.state == todo {
+		sandbox.Status = corev1.ConditionTrue
+	}
+	m.setCondition(corev1.PodReadyToStartContainers, sandbox, now)
+	m.setCondition(corev1.PodInitialized, initialized, now)
+	m.setCondition(corev1.PodReady, ready, now)
+	m.setCondition(corev1.ContainersReady, ready, now)
+	m.setCondition(corev1.PodScheduled, corev1.PodCondition{Status: corev1.ConditionTrue}, now)
 }
 
-func (m *machine) setCondition(kind corev1.PodConditionType, value bool, reason, message string, now time.Time) {
-	c := corev1.PodCondition{
-		Type: kind, Status: corev1.ConditionFalse, Reason: reason, Message: message,
-		ObservedGeneration: m.pod.Generation, LastTransitionTime: metav1.NewTime(now),
+// condition holds when there are no containers that stand against it.
+func condition(against []string, reason, format string) corev1.PodCondition {
+	if len(against) == 0 {
+		return corev1.PodCondition{Status: corev1.ConditionTrue}
 	}
-	if value {
-		c.Status = corev1.ConditionTrue
-	}
+	return corev1.PodCondition{Status: corev1.ConditionFalse, Reason: reason, Message: fmt.Sprintf(format, strings.Join(against, " "))}
+}
+
+func (m *machine) setCondition(kind corev1.PodConditionType, c corev1.PodCondition, now time.Time) {
+	c.Type, c.ObservedGeneration, c.LastTransitionTime = kind, m.pod.Generation, metav1.NewTime(now)
 	i := slices.IndexFunc(m.conditions, func(o corev1.PodCondition) bool { return o.Type == kind })
 	if i < 0 {
 		m.conditions = append(m.conditions, c)

@@ -23,7 +23,7 @@ const (
 	// StageImages: its images are pulled, one of them at a time on this host (Config.Prefetch), and nothing else is made.
 	StageImages
 	// StagePrepared is a warm pod: all is made that does not take anything from the pod whose place it will take, and nothing is
-	// started. Host ports are not published. With init containers, which must find the other pod gone, there are no containers yet.
+	// started. Host ports are not published. Of a pod with init containers only the first is made: the others may mount what it makes.
 	StagePrepared
 )
 
@@ -63,8 +63,13 @@ func (m *machine) released(now time.Time) {
 // hasHostPorts says whether the pod has ports published, which only one pod of a host can.
 func hasHostPorts(pod *corev1.Pod) bool { return len(podConfig(pod, Host{}).Ports) > 0 }
 
-// mayCreate: init containers come first, and they wait for the other pod to be gone.
-func (m *machine) mayCreate() bool { return m.stage == StageRun || len(m.pod.Spec.InitContainers) == 0 }
+// ahead are the containers that are made before the pod may run.
+func (m *machine) ahead() []*container {
+	if len(m.pod.Spec.InitContainers) > 0 {
+		return m.containers[:1]
+	}
+	return m.containers
+}
 
 // preparedness says whether all is made that can be before the pod may run; if not, trouble is what keeps it from that, as
 // "CamelCaseReason: message", or "" while it is on its way.
@@ -93,9 +98,9 @@ func (m *machine) preparedness() (prepared bool, trouble string) {
 		}
 		prepared = prepared && s.step.state == done
 	}
-	for _, c := range m.containers {
+	for _, c := range m.ahead() {
 		switch {
-		case !m.mayCreate(), c.state == created && !c.inspect && !c.inspecting:
+		case c.state == created && !c.inspect && !c.inspecting:
 			continue
 		case c.create.held:
 			return false, troubled("", runtime.ErrUnavailable)

@@ -336,12 +336,15 @@ func TestWarmPodFollowsItsConfigMaps(t *testing.T) {
 
 func TestInitContainersWaitForTheOtherPodToBeGone(t *testing.T) {
 	pod := testPod("web")
-	pod.Spec.InitContainers = testPod("init").Spec.Containers
+	pod.Spec.InitContainers = testPod("first", "second").Spec.Containers
 	warmly(t, pod, StagePrepared, func(b *bench) {
 		b.start(nil)
 		synctest.Wait()
-		expectSorted(t, b.fake, "image busybox", "setup")
+		expectSorted(t, b.fake, "create first-0", "image busybox", "setup")
 		b.expectTold("not prepared", "prepared")
+		b.worker.Release()
+		synctest.Wait()
+		expectCalls(t, b.fake, "start first-0")
 	})
 }
 
