@@ -302,11 +302,14 @@ func (s *podSet) observed(name types.NamespacedName) daemonset.Observed {
 				o.IPs = append(o.IPs, addr)
 			}
 		}
-		for i, c := range h.Pod.Status.ContainerStatuses {
-			o.Restarts += c.RestartCount
+		for i, c := range containerStatuses(h.Pod) {
 			if c.Ready && i < 16 {
 				o.ReadyContainers |= 1 << i
 			}
+			if c.Ready && c.State.Running == nil { // an init container that is done
+				continue
+			}
+			o.Restarts += c.RestartCount
 			if t := c.LastTerminationState.Terminated; t != nil && t.FinishedAt.After(o.LastRestart) {
 				o.LastRestart = t.FinishedAt.Time
 			}
@@ -319,18 +322,28 @@ func (s *podSet) observed(name types.NamespacedName) daemonset.Observed {
 	return daemonset.Observed{Pods: list, Warm: s.warm(name)}
 }
 
+// containerStatuses are those of all of a pod's containers, in the order in which they start.
+func containerStatuses(p *corev1.Pod) []corev1.ContainerStatus {
+	return slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses)
+}
+
 // waitingReason is why a pod is not ready, as kubectl shows it; "" when no container says.
 func waitingReason(p *corev1.Pod) string {
-	for _, c := range p.Status.ContainerStatuses {
-		if w := c.State.Waiting; w != nil && w.Reason != "ContainerCreating" {
+	for _, c := range containerStatuses(p) {
+		if w := c.State.Waiting; w != nil && w.Reason != "ContainerCreating" && w.Reason != "PodInitializing" {
 			if w.Message == "" {
 				return w.Reason
 			}
 			return w.Reason + ": " + w.Message
 		}
 	}
+	if i := slices.IndexFunc(p.Status.Conditions, isInitialized); i >= 0 && p.Status.Conditions[i].Status == corev1.ConditionFalse {
+		return "PodInitializing: " + p.Status.Conditions[i].Message
+	}
 	return p.Status.Message
 }
+
+func isInitialized(c corev1.PodCondition) bool { return c.Type == corev1.PodInitialized }
 
 // revisionsOf are the revisions that pods of a DaemonSet run here: history must keep them.
 func (s *podSet) revisionsOf(name types.NamespacedName) []string {

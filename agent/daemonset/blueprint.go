@@ -64,8 +64,8 @@ func (b *Blueprint) Pod(node, hostIP string, s Status) *corev1.Pod {
 	if len(status.PodIPs) > 0 {
 		status.PodIP = status.PodIPs[0].IP
 	}
-	status.ContainerStatuses = b.containerStatuses(s)
-	status.Conditions = b.conditions(s, status.ContainerStatuses)
+	b.containers(s, status)
+	status.Conditions = b.conditions(s, status)
 	return &pod
 }
 
@@ -83,7 +83,7 @@ func (b *Blueprint) podIPs(hostIP string, s Status) []corev1.PodIP {
 }
 
 // conditions are those of SEMANTICS.md (Pod life); a pod whose host is silent is not ready, as in Kubernetes.
-func (b *Blueprint) conditions(s Status, containers []corev1.ContainerStatus) []corev1.PodCondition {
+func (b *Blueprint) conditions(s Status, status *corev1.PodStatus) []corev1.PodCondition {
 	ready := corev1.PodCondition{Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(s.Since)}
 	if s.Available { // Since is when it became so
 		ready.LastTransitionTime = metav1.NewTime(s.Since.Add(-b.minReady))
@@ -96,12 +96,18 @@ func (b *Blueprint) conditions(s Status, containers []corev1.ContainerStatus) []
 		}
 	case !s.Ready:
 		ready.Status = corev1.ConditionFalse
-		if names := unready(containers); len(names) > 0 {
+		if names := unready(b.longLived(status)); len(names) > 0 {
 			ready.Reason, ready.Message = "ContainersNotReady", fmt.Sprintf("containers with unready status: [%s]", strings.Join(names, " "))
 		}
 	}
 	done := corev1.PodCondition{Status: corev1.ConditionTrue, LastTransitionTime: metav1.NewTime(s.Created)}
-	list := []corev1.PodCondition{done, ready, ready, done}
+	initialized := done
+	if !b.initialized(s) {
+		incomplete := strings.Join(unready(status.InitContainerStatuses), " ")
+		initialized.Status, initialized.Reason = corev1.ConditionFalse, "ContainersNotInitialized"
+		initialized.Message = fmt.Sprintf("containers with incomplete status: [%s]", incomplete)
+	}
+	list := []corev1.PodCondition{initialized, ready, ready, done}
 	for i, kind := range [...]corev1.PodConditionType{corev1.PodInitialized, corev1.PodReady, corev1.ContainersReady, corev1.PodScheduled} {
 		list[i].Type = kind
 	}
@@ -116,49 +122,4 @@ func unready(containers []corev1.ContainerStatus) []string {
 		}
 	}
 	return names
-}
-
-// containerStatuses are those of the template's containers. A status counts restarts for all of them together: they stand with the
-// first, where every column and sum finds them.
-func (b *Blueprint) containerStatuses(s Status) []corev1.ContainerStatus {
-	list := make([]corev1.ContainerStatus, len(b.pod.Spec.Containers))
-	running := corev1.ContainerState{Running: &corev1.ContainerStateRunning{StartedAt: metav1.NewTime(s.startedBy())}}
-	stopped := corev1.ContainerState{Waiting: &corev1.ContainerStateWaiting{Reason: s.waitingReason()}}
-	for i := range list {
-		c := &list[i]
-		c.Name, c.Image = b.pod.Spec.Containers[i].Name, b.pod.Spec.Containers[i].Image
-		c.Ready = s.Ready || (i < 16 && s.ReadyContainers>>i&1 == 1)
-		c.State = stopped
-		if c.Ready || (s.Phase == corev1.PodRunning && !s.Code.ofContainer()) {
-			c.State = running
-		}
-		started := c.State.Running != nil
-		c.Started = &started
-	}
-	if len(list) > 0 {
-		list[0].RestartCount = s.Restarts
-		if !s.LastRestart.IsZero() {
-			list[0].LastTerminationState.Terminated = &corev1.ContainerStateTerminated{FinishedAt: metav1.NewTime(s.LastRestart)}
-		}
-	}
-	return list
-}
-
-// startedBy is the time by which a running container had started; when exactly is not told.
-func (s Status) startedBy() time.Time {
-	if s.LastRestart.After(s.Created) {
-		return s.LastRestart
-	}
-	return s.Created
-}
-
-// waitingReason is why a container does not run, as kubectl shows it.
-func (s Status) waitingReason() string {
-	switch {
-	case s.Code.ofContainer():
-		return s.Code.String()
-	case s.Code == CodeOther && s.Detail != "" && !strings.ContainsAny(s.Detail, " :"):
-		return s.Detail
-	}
-	return CodeContainerCreating.String()
 }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"net/netip"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -75,10 +76,13 @@ func TestPodName(t *testing.T) {
 // podInShort is a pod in short, as kubectl's columns and describe tell it.
 func podInShort(p *corev1.Pod) string {
 	out := fmt.Sprintf("%s %s on %s", p.Status.Phase, p.Status.PodIP, p.Status.HostIP)
-	for _, c := range p.Status.ContainerStatuses {
+	for _, c := range slices.Concat(p.Status.InitContainerStatuses, p.Status.ContainerStatuses) {
 		state := "running"
 		if w := c.State.Waiting; w != nil {
 			state = w.Reason
+		}
+		if t := c.State.Terminated; t != nil {
+			state = t.Reason
 		}
 		out += fmt.Sprintf("; %s %s %s", c.Name, c.Image, state)
 		if c.Ready {
@@ -108,6 +112,10 @@ func TestBlueprintStatus(t *testing.T) {
 		return fmt.Sprintf("Initialized=True 0s; Ready=False %[1]s %[2]s; ContainersReady=False %[1]s %[2]s; PodScheduled=True 0s", after, why)
 	}
 	const unreadyCD = "ContainersNotReady containers with unready status: [c d]"
+	prepared := func(ds *appsv1.DaemonSet) {
+		always := corev1.ContainerRestartPolicyAlways
+		ds.Spec.Template.Spec.InitContainers = []corev1.Container{{Name: "i", Image: "busybox:3"}, {Name: "s", Image: "busybox:4", RestartPolicy: &always}}
+	}
 	hostNetwork := func(ds *appsv1.DaemonSet) { ds.Spec.Template.Spec.HostNetwork = true }
 	for _, c := range []struct {
 		name       string
@@ -146,6 +154,25 @@ func TestBlueprintStatus(t *testing.T) {
 		{
 			"the host is silent", makeDS(two), told(func(s *Status) { s.Silent, s.SilentSince = "no word from it since 12:02:00", t0.Add(2*time.Minute) }),
 			"Running 10.88.0.7 on 192.0.2.1; c busybox:1 running ready; d busybox:2 running ready", down("2m0s", "NodeNotReady no word from it since 12:02:00"),
+		},
+		{
+			"the second init container crashes", makeDS(prepared), told(crashing, func(s *Status) { s.Phase, s.ReadyContainers = corev1.PodPending, 1 }),
+			"Pending 10.88.0.7 on 192.0.2.1; i busybox:3 Completed ready; s busybox:4 CrashLoopBackOff 7 restarts, last 30s; c busybox:1 PodInitializing",
+			strings.Replace(down("1m0s", "ContainersNotReady containers with unready status: [s c]"),
+				"Initialized=True 0s", "Initialized=False 0s ContainersNotInitialized containers with incomplete status: [s]", 1),
+		},
+		{
+			"the first init container is at work", makeDS(prepared), told(func(s *Status) {
+				s.Ready, s.Available, s.Phase, s.Code = false, false, corev1.PodPending, CodePodInitializing
+			}),
+			"Pending 10.88.0.7 on 192.0.2.1; i busybox:3 PodInitializing; s busybox:4 PodInitializing; c busybox:1 PodInitializing",
+			strings.Replace(down("1m0s", "ContainersNotReady containers with unready status: [s c]"),
+				"Initialized=True 0s", "Initialized=False 0s ContainersNotInitialized containers with incomplete status: [i s]", 1),
+		},
+		{
+			"a sidecar is not ready any more", makeDS(prepared), told(func(s *Status) { s.Ready, s.Available, s.Code, s.ReadyContainers = false, false, CodeNotReady, 5 }),
+			"Running 10.88.0.7 on 192.0.2.1; i busybox:3 Completed ready; s busybox:4 running; c busybox:1 running ready",
+			down("1m0s", "ContainersNotReady containers with unready status: [s]"),
 		},
 		{"the host's network", makeDS(hostNetwork), told(), "Running 192.0.2.1 on 192.0.2.1; c busybox:1 running ready", up},
 	} {

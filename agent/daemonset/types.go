@@ -85,7 +85,8 @@ type Pod struct {
 	// Restarts is the sum over the containers, LastRestart when the newest ended attempt did so; zero when none has ended.
 	Restarts    int32
 	LastRestart time.Time
-	// ReadyContainers has bit i set while the template's container i is ready; there is no bit for those beyond the sixteenth.
+	// ReadyContainers has bit i set while the template's container i is ready, init containers being the first; there is no bit for
+	// those beyond the sixteenth.
 	ReadyContainers uint16
 }
 

@@ -233,12 +233,12 @@ func TestMessagesCannotBeForged(t *testing.T) {
 }
 
 func TestWarningsHaveLines(t *testing.T) {
-	file := mustDecode(t, cmYAML("a")+"---\n"+webYAML+"        livenessProbe: {exec: {command: [\"true\"]}}\n      serviceAccount: robot\n")
+	file := mustDecode(t, cmYAML("a")+"---\n"+webYAML+"        stdinOnce: true\n      serviceAccount: robot\n")
 	var got []string
 	for _, w := range file.Warnings {
 		got = append(got, fmt.Sprintf("%d %s %s", w.Line, w.Ref, w.Field))
 	}
-	want := "[20 daemonset/default/web spec.template.spec.containers[0].livenessProbe 21 daemonset/default/web spec.template.spec.serviceAccount]"
+	want := "[20 daemonset/default/web spec.template.spec.containers[0].stdinOnce 21 daemonset/default/web spec.template.spec.serviceAccount]"
 	if fmt.Sprint(got) != want {
 		t.Errorf("got %v", got)
 	}

@@ -332,7 +332,7 @@ func TestTwoHundredManifestsAtOnce(t *testing.T) {
 
 func TestCheckDirectory(t *testing.T) {
 	_, _, dir := newDirectory(t)
-	write(t, dir, "a.yaml", webYAML+"        livenessProbe: {exec: {command: [\"true\"]}}\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\n")
+	write(t, dir, "a.yaml", webYAML+"        stdinOnce: true\n---\napiVersion: v1\nkind: Service\nmetadata: {name: web}\n")
 	write(t, dir, "b.yaml", cmYAML("b")+"dada: {}\n")
 	write(t, dir, "c.yaml", webYAML)
 	checked, err := CheckDirectory(dir)

@@ -48,6 +48,7 @@ var rules = buildRules()
 const (
 	podPath       = "spec.template.spec"
 	containerPath = podPath + ".containers[]"
+	initPath      = podPath + ".initContainers[]"
 )
 
 func buildRules() map[string][]rule {
@@ -60,8 +61,11 @@ func buildRules() map[string][]rule {
 	t.subtree("spec.selector")
 	t.pod()
 	t.podSecurity(podPath + ".securityContext")
-	t.container(containerPath)
-	t.containerSecurity(containerPath + ".securityContext")
+	for _, path := range []string{containerPath, initPath} {
+		t.container(path)
+		t.containerSecurity(path + ".securityContext")
+	}
+	t.restartPolicies()
 	t.volumes(podPath + ".volumes[]")
 	return t
 }
@@ -119,7 +123,6 @@ func (t table) pod() {
 	t.subtree(podPath + ".affinity.nodeAffinity.requiredDuringSchedulingIgnoredDuringExecution")
 	t.placement()
 	t.identity()
-	t.refuse(podPath+".initContainers", "init containers are not run yet, and without them the other containers could start wrongly prepared")
 	t.add(podPath+".ephemeralContainers", rule{verdict: forbidden})
 	t.add(podPath+".activeDeadlineSeconds", rule{verdict: forbidden})
 	t.add(podPath+".shareProcessNamespace", rule{
@@ -245,18 +248,36 @@ func (t table) container(path string) {
 	t.refuse(path+".volumeDevices", "there are no persistent volumes: the container would lack this device; mount it with hostPath")
 	t.warn(path+".stdinOnce", "stdin stays open after the first attach")
 	t.warn(path+".resizePolicy", "containers are not resized in place: a change of resources is an update")
-	t.refuse(path+".restartPolicy", "the pod's restartPolicy counts for all of its containers")
-	t.refuse(path+".restartPolicyRules", "the pod's restartPolicy counts for all of its containers")
-	t.probes(path)
+	t.honour(path, "lifecycle.stopSignal")
+	for _, hook := range []string{".lifecycle.postStart", ".lifecycle.preStop"} {
+		t.handler(path + hook)
+		t.honour(path+hook, "sleep.seconds")
+	}
+	for _, name := range []string{".livenessProbe", ".readinessProbe", ".startupProbe"} {
+		probe := path + name
+		t.handler(probe)
+		t.honour(probe, "grpc.port", "grpc.service", "grpc.mode", "initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold",
+			"terminationGracePeriodSeconds")
+	}
 }
 
-func (t table) probes(path string) {
-	t.warn(path+".livenessProbe", "probes are not run yet: the container is restarted only when it exits")
-	t.warn(path+".readinessProbe", "probes are not run yet: the container counts as ready while it runs")
-	t.warn(path+".startupProbe", "probes are not run yet: the container counts as started when it runs")
-	t.warn(path+".lifecycle.postStart", "hooks are not run yet")
-	t.warn(path+".lifecycle.preStop", "hooks are not run yet: the container gets its stop signal at once")
-	t.honour(path, "lifecycle.stopSignal")
+// handler is what probes and hooks do.
+func (t table) handler(path string) {
+	t.honour(path, "exec.command", "tcpSocket.port", "tcpSocket.host", "httpGet.path", "httpGet.port", "httpGet.host", "httpGet.scheme",
+		"httpGet.httpHeaders[].name", "httpGet.httpHeaders[].value", "httpGet.protocol")
+}
+
+// restartPolicies: Always makes an init container a sidecar.
+func (t table) restartPolicies() {
+	const pods = "the pod's restartPolicy counts for all of its containers"
+	t.refuse(containerPath+".restartPolicy", pods)
+	t.add(initPath+".restartPolicy", rule{
+		verdict: refused, text: "only Always is supported, which makes it a sidecar; without a restartPolicy it is started again until it succeeds",
+		when: func(f set) bool { return f.value != corev1.ContainerRestartPolicyAlways },
+	})
+	for _, path := range []string{containerPath, initPath} {
+		t.refuse(path+".restartPolicyRules", pods)
+	}
 }
 
 func (t table) resources(path string) {

@@ -126,7 +126,10 @@ var invalidDaemonSets = []struct {
 		"spec.template.spec.containers[0].readinessProbe.terminationGracePeriodSeconds: Invalid value: 5: must not be set for readinessProbes",
 	}},
 	{"hooks of plain init containers", with("      initContainers: [{name: i, image: x, lifecycle: {preStop: {sleep: {seconds: 1}}}}, {name: s, image: x, restartPolicy: Always, lifecycle: {preStop: {sleep: {seconds: 1}}}}]\n"), []string{
-		"spec.template.spec.initContainers[0].lifecycle: Forbidden: may not be set for init containers without restartPolicy=Always", "spec.template.spec.initContainers: Forbidden: picket cannot do this",
+		"spec.template.spec.initContainers[0].lifecycle: Forbidden: may not be set for init containers without restartPolicy=Always",
+	}},
+	{"init containers that are no sidecars", with("      initContainers: [{name: i, image: x, restartPolicy: OnFailure}]\n"), []string{
+		"spec.template.spec.initContainers[0].restartPolicy: Forbidden: picket cannot do this",
 	}},
 	{"security", with("        securityContext: {privileged: true, allowPrivilegeEscalation: false, runAsUser: -1, procMount: Half, seccompProfile: {type: Localhost}, appArmorProfile: {type: Unconfined, localhostProfile: x}}\n"), []string{
 		"spec.template.spec.containers[0].securityContext.runAsUser: Invalid value: -1", `spec.template.spec.containers[0].securityContext.procMount: Unsupported value: "Half"`,
