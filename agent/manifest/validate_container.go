@@ -21,15 +21,18 @@ func validateContainers(spec *corev1.PodSpec, volumes map[string]*corev1.Volume,
 	for i := range spec.InitContainers {
 		c, at := &spec.InitContainers[i], path.Child("initContainers").Index(i)
 		errs = append(errs, validateContainer(c, spec, volumes, names, at)...)
-		if c.RestartPolicy == nil || *c.RestartPolicy != corev1.ContainerRestartPolicyAlways {
+		if !isSidecar(c) {
 			errs = append(errs, validatePlainInit(c, at)...)
 		}
 	}
 	for i := range spec.Containers {
 		errs = append(errs, validateContainer(&spec.Containers[i], spec, volumes, names, path.Child("containers").Index(i))...)
 	}
-	// Init containers run one after the other, so only the ports of those that run together can collide.
-	return append(errs, validateHostPorts(spec.Containers, path.Child("containers"))...)
+	return append(errs, validateHostPorts(spec, path)...)
+}
+
+func isSidecar(c *corev1.Container) bool {
+	return c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways
 }
 
 // validatePlainInit is for init containers that are not sidecars: they end, so there is nothing to probe.
@@ -109,20 +112,26 @@ func validatePorts(c *corev1.Container, hostNetwork bool, path *field.Path) fiel
 	return errs
 }
 
-func validateHostPorts(containers []corev1.Container, path *field.Path) field.ErrorList {
+// validateHostPorts: plain init containers run one after the other, so only the ports of those that run together can collide.
+func validateHostPorts(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
 	var errs field.ErrorList
 	taken := sets.New[string]()
-	for i, c := range containers {
-		for j, p := range c.Ports {
-			if p.HostPort == 0 {
-				continue
-			}
+	check := func(ports []corev1.ContainerPort, path *field.Path) {
+		for j, p := range ports {
 			id := fmt.Sprintf("%s/%s/%d", p.Protocol, p.HostIP, p.HostPort)
-			if taken.Has(id) {
-				errs = append(errs, field.Duplicate(path.Index(i).Child("ports").Index(j).Child("hostPort"), id))
+			if p.HostPort != 0 && taken.Has(id) {
+				errs = append(errs, field.Duplicate(path.Index(j).Child("hostPort"), id))
 			}
 			taken.Insert(id)
 		}
+	}
+	for i := range spec.InitContainers {
+		if isSidecar(&spec.InitContainers[i]) {
+			check(spec.InitContainers[i].Ports, path.Child("initContainers").Index(i).Child("ports"))
+		}
+	}
+	for i := range spec.Containers {
+		check(spec.Containers[i].Ports, path.Child("containers").Index(i).Child("ports"))
 	}
 	return errs
 }

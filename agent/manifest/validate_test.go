@@ -66,6 +66,9 @@ var invalidDaemonSets = []struct {
 	{"host ports", with("        ports: [{containerPort: 80, hostPort: 80}, {containerPort: 81, hostPort: 80}, {containerPort: 82, hostPort: 80, protocol: UDP}]\n"), []string{
 		`spec.template.spec.containers[0].ports[1].hostPort: Duplicate value: "TCP//80"`,
 	}},
+	{"host port of a sidecar", with("        ports: [{containerPort: 80, hostPort: 80}]\n      initContainers: [{name: i, image: x, ports: [{containerPort: 80, hostPort: 80}]}, {name: s, image: x, restartPolicy: Always, ports: [{containerPort: 81, hostPort: 80}]}]\n"), []string{
+		`spec.template.spec.containers[0].ports[0].hostPort: Duplicate value: "TCP//80"`,
+	}},
 	{"host port on the host's network", with("        ports: [{containerPort: 80, hostPort: 81}]\n      hostNetwork: true\n"), []string{
 		"spec.template.spec.containers[0].ports[0].hostPort: Invalid value: 81: must match `containerPort` when `hostNetwork` is true",
 	}},

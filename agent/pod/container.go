@@ -94,7 +94,8 @@ func podConfig(pod *corev1.Pod, host Host) runtime.PodConfig {
 	if pod.Spec.HostNetwork {
 		return p // what listens, listens on the host
 	}
-	for _, c := range pod.Spec.Containers {
+	sidecars := slices.DeleteFunc(slices.Clone(pod.Spec.InitContainers), func(c corev1.Container) bool { return initRole(&c) != roleSidecar })
+	for _, c := range slices.Concat(sidecars, pod.Spec.Containers) {
 		for _, port := range c.Ports {
 			if port.HostPort > 0 {
 				p.Ports = append(p.Ports, runtime.PortMapping{

@@ -116,10 +116,16 @@ func TestPodConfig(t *testing.T) {
 	pod.Spec.Containers[0].Ports = []corev1.ContainerPort{
 		{ContainerPort: 80, HostPort: 8080, Protocol: corev1.ProtocolUDP, HostIP: "127.0.0.1"}, {ContainerPort: 81},
 	}
+	pod.Spec.InitContainers = initContainers("init", "log+")
+	for i := range pod.Spec.InitContainers {
+		pod.Spec.InitContainers[i].Ports = []corev1.ContainerPort{{ContainerPort: 82, HostPort: 9000 + int32(i)}}
+	}
 	got := podConfig(pod, testHost())
 	expect(t, "hostname", got.Hostname, "web-abcde")
 	expect(t, "cgroup", got.CgroupParent, "/picket/pod"+testUID)
-	want := []runtime.PortMapping{{HostIP: "127.0.0.1", HostPort: 8080, ContainerPort: 80, Protocol: "udp"}}
+	want := []runtime.PortMapping{
+		{HostPort: 9001, ContainerPort: 82, Protocol: "tcp"}, {HostIP: "127.0.0.1", HostPort: 8080, ContainerPort: 80, Protocol: "udp"},
+	}
 	if !slices.Equal(got.Ports, want) {
 		t.Errorf("ports %+v", got.Ports)
 	}

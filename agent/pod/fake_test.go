@@ -189,7 +189,10 @@ func (b *bench) container(name string) corev1.ContainerStatus {
 // state names a container's state in one word.
 func (b *bench) state(name string) string {
 	b.t.Helper()
-	c := b.container(name)
+	return stateOf(b.container(name))
+}
+
+func stateOf(c corev1.ContainerStatus) string {
 	switch {
 	case c.State.Running != nil:
 		return "Running"

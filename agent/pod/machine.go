@@ -198,18 +198,21 @@ type news struct{ kind, reason, message string }
 func newMachine(pod *corev1.Pod, now time.Time) *machine {
 	m := &machine{pod: pod, images: map[imageKey]*image{}, messages: map[string]*message{}, startTime: now, ports: step{state: done}}
 	for i := range pod.Spec.InitContainers {
-		spec := &pod.Spec.InitContainers[i]
-		r := roleInit
-		if spec.RestartPolicy != nil && *spec.RestartPolicy == corev1.ContainerRestartPolicyAlways {
-			r = roleSidecar
-		}
-		m.add(spec, r)
+		m.add(&pod.Spec.InitContainers[i], initRole(&pod.Spec.InitContainers[i]))
 	}
 	for i := range pod.Spec.Containers {
 		m.add(&pod.Spec.Containers[i], roleMain)
 	}
 	m.initialized = len(pod.Spec.InitContainers) == 0
 	return m
+}
+
+// initRole is what an init container is for.
+func initRole(c *corev1.Container) role {
+	if c.RestartPolicy != nil && *c.RestartPolicy == corev1.ContainerRestartPolicyAlways {
+		return roleSidecar
+	}
+	return roleInit
 }
 
 func (m *machine) add(spec *corev1.Container, r role) {
