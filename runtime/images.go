@@ -15,11 +15,13 @@ type library struct {
 	slots    *semaphore.Weighted // of pulls
 	archives archives
 	usage    usage
+	uses     imageUses
+	wanted   wantedRoom
 	voice    voice
 }
 
 func newLibrary() library {
-	return library{slots: semaphore.NewWeighted(pullsAtOnce), archives: newArchives()}
+	return library{slots: semaphore.NewWeighted(pullsAtOnce), archives: newArchives(), wanted: wantedRoom{bell: make(chan struct{}, 1)}}
 }
 
 // EnsureImage makes the image present and unpacked, following the pull policy. Under Always a registry that cannot be reached
@@ -28,6 +30,14 @@ func newLibrary() library {
 //
 // ErrInvalidImageName, ErrImageNeverPull, ErrUnavailable, or in words what the registry said.
 func (r *Runtime) EnsureImage(ctx context.Context, request ImageRequest) (Image, error) {
+	image, err := r.ensureImage(ctx, request)
+	if err == nil {
+		r.library.uses.now(digest.Digest(image.Digest))
+	}
+	return image, err
+}
+
+func (r *Runtime) ensureImage(ctx context.Context, request ImageRequest) (Image, error) {
 	name, err := parseImageName(request.Ref)
 	if err != nil {
 		return Image{}, err

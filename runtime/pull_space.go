@@ -20,10 +20,12 @@ const (
 )
 
 // room refuses layers that containerd's disk has no room for, before they are fetched: a pull that fills the disk harms what runs.
+// It asks for the room, which images that nothing uses may take (CollectImages).
 type room struct {
 	runtime *Runtime
 	known   bool
 	free    int64 // without what is spared
+	spare   int64
 
 	mu   sync.Mutex
 	need int64
@@ -39,7 +41,7 @@ func (r *Runtime) roomNow(ctx context.Context) *room {
 	var fs unix.Statfs_t
 	if root := plugins.Plugins[0].Exports["root"]; root != "" && unix.Statfs(root, &fs) == nil {
 		spare := min(spareRoom, int64(fs.Blocks)*fs.Bsize/sparePart)
-		room.known, room.free = true, int64(fs.Bavail)*fs.Bsize-spare
+		room.known, room.free, room.spare = true, int64(fs.Bavail)*fs.Bsize-spare, spare
 	}
 	return room
 }
@@ -56,6 +58,7 @@ func (r *room) handle(ctx context.Context, desc ocispec.Descriptor) ([]ocispec.D
 	defer r.mu.Unlock()
 	r.need += desc.Size * unpackedPart
 	if r.need > r.free {
+		r.runtime.library.wanted.ask(r.need + r.spare) // at least: the layers that follow have not been seen
 		return nil, fmt.Errorf("it needs about %d MiB and %d MiB are free: %w", r.need>>20, r.free>>20, unix.ENOSPC)
 	}
 	return nil, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"sync"
 	"time"
@@ -50,6 +51,13 @@ func (c *imageCache) forget(ref string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	delete(c.byRef, ref)
+}
+
+// forgetDigest is forget for all names of an image that is gone.
+func (c *imageCache) forgetDigest(digest string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	maps.DeleteFunc(c.byRef, func(_ string, i *unpackedImage) bool { return i.digest == digest })
 }
 
 // unpacked reads an image that EnsureImage made present. EnsureImage calls it too, so that the first start finds it cached.
