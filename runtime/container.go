@@ -66,6 +66,9 @@ func (r *Runtime) CreateContainer(ctx context.Context, c ContainerConfig) error 
 	if err != nil {
 		return err
 	}
+	if err := r.checkReaper(ctx, c.Pod); err != nil {
+		return err
+	}
 	record, err := r.record(ctx, key, c, img)
 	if err != nil {
 		return err
@@ -85,6 +88,9 @@ func (r *Runtime) CreateContainer(ctx context.Context, c ContainerConfig) error 
 	}
 	if err := r.createTask(ctx, record, c, img); err != nil {
 		r.undo(ctx, c.ID, err)
+		if gone := r.checkReaper(ctx, c.Pod); errors.Is(gone, ErrNotFound) {
+			return gone // the kernel lets nobody in any more
+		}
 		return err
 	}
 	return nil
@@ -151,10 +157,16 @@ func (r *Runtime) createTask(ctx context.Context, record containers.Container, c
 	if !c.TTY { // a terminal has one output
 		request.Stderr = request.Stdout
 	}
-	defer r.pods.lock(c.Pod.UID)()
+	return r.makeTask(ctx, c.Pod.UID, request)
+}
+
+// makeTask has containerd make a task in a pod's shim.
+func (r *Runtime) makeTask(ctx context.Context, podUID string, request *tasks.CreateTaskRequest) error {
+	defer r.pods.lock(podUID)()
 	began := time.Now()
 	for try := 1; ; try++ {
-		if err = r.createOnce(ctx, request); err == nil {
+		err := r.createOnce(ctx, request)
+		if err == nil {
 			return nil
 		}
 		if err = r.native(err); errors.Is(err, ErrUnavailable) || ctx.Err() != nil {
@@ -167,7 +179,7 @@ func (r *Runtime) createTask(ctx context.Context, record containers.Container, c
 		case try >= createTries || !shimEnded(err):
 			return fmt.Errorf("%w: %w", ErrStart, err)
 		}
-		r.log.Debug("the pod's shim was just ending, trying again", "container", c.ID, "error", err)
+		r.log.Debug("the pod's shim was just ending, trying again", "container", request.ContainerID, "error", err)
 		select {
 		case <-ctx.Done():
 		case <-time.After(createPause):

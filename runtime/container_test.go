@@ -130,7 +130,7 @@ func TestCreateFails(t *testing.T) {
 		"root":            {func(c *runtime.ContainerConfig) { c.Security.RunAsNonRoot = true }, runtime.ErrConfig, "image will run as root"},
 		"host's sysctl":   {func(c *runtime.ContainerConfig) { c.Pod.Sysctls = map[string]string{"net.ipv4.ip_forward": "1"} }, runtime.ErrConfig, "not allowed"},
 		"capability":      {func(c *runtime.ContainerConfig) { c.Security.AddCapabilities = []string{"CAP_FLY"} }, runtime.ErrConfig, "CAP_FLY"},
-		"shared PIDs":     {func(c *runtime.ContainerConfig) { c.Pod.ShareProcessNamespace = true }, runtime.ErrConfig, "shareProcessNamespace"},
+		"no shared PIDs":  {func(c *runtime.ContainerConfig) { c.Pod.ShareProcessNamespace = true }, runtime.ErrNotFound, "process namespace is gone"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			c := h.shell(p, "web", "true")

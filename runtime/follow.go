@@ -153,9 +153,16 @@ func (r *Runtime) heard(ctx context.Context, envelope *events.Envelope) {
 			at = e.ExitedAt.AsTime()
 		}
 		c := r.known.get(e.ContainerID)
+		if c.reaper {
+			r.log.Debug("the reaper of a shared process namespace ended", "pod", c.podUID, "code", e.ExitStatus)
+			return // the ends of the pod's containers tell
+		}
 		r.hub.publish(Event{Kind: EventExit, ContainerID: c.id, PodUID: c.podUID, ExitCode: int32(e.ExitStatus), At: at})
 	case *apievents.TaskOOM:
 		c := r.known.get(e.ContainerID)
+		if c.reaper {
+			return
+		}
 		r.hub.publish(Event{Kind: EventOOM, ContainerID: c.id, PodUID: c.podUID, At: envelope.Timestamp})
 		r.rememberOOM(ctx, e.ContainerID)
 	}

@@ -16,6 +16,7 @@ type knownContainer struct {
 	startedAt  time.Time // zero: by an earlier agent
 	oomKilled  bool
 	logged     bool // a picket-logger writes its output
+	reaper     bool // of a shared process namespace, and no container of the pod's
 }
 
 func newKnown() *known { return &known{list: map[string]knownContainer{}} }
@@ -37,6 +38,24 @@ func (k *known) add(key, id, podUID string, logged bool) {
 	c := k.list[key]
 	c.id, c.podUID, c.logged = id, podUID, c.logged || logged
 	k.list[key] = c
+}
+
+func (k *known) addReaper(key, podUID string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.list[key] = knownContainer{id: key, podUID: podUID, reaper: true}
+}
+
+// reapers lists the pods that have one.
+func (k *known) reapers() (podUIDs []string) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	for _, c := range k.list {
+		if c.reaper {
+			podUIDs = append(podUIDs, c.podUID)
+		}
+	}
+	return podUIDs
 }
 
 func (k *known) started(key string, at time.Time) {

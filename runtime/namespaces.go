@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 
 	"golang.org/x/sys/unix"
 )
@@ -131,7 +132,7 @@ func setLoopbackUp() error {
 func (r *Runtime) removeNamespaces(podUID string) error {
 	net, ipc, uts, shm := r.namespacePaths(podUID)
 	var errs []error
-	for _, path := range []string{net, ipc, uts, shm} {
+	for _, path := range []string{net, ipc, uts, shm, r.pidNamespacePath(podUID)} {
 		errs = append(errs, unmount(path), removeFile(path))
 	}
 	errs = append(errs, removeFile(r.portsNote(podUID)), removeFile(filepath.Dir(net)))
@@ -163,15 +164,12 @@ func removeFile(path string) error {
 // PodUIDs lists the pods of which something is left on this host besides containers.
 func (r *Runtime) PodUIDs(context.Context) ([]string, error) {
 	entries, err := os.ReadDir(r.podsDir())
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, fmt.Errorf("cannot list pods: %w", err)
 	}
-	var uids []string
+	uids := r.known.reapers()
 	for _, e := range entries {
-		if e.IsDir() {
+		if e.IsDir() && !slices.Contains(uids, e.Name()) {
 			uids = append(uids, e.Name())
 		}
 	}

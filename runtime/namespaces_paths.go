@@ -20,6 +20,11 @@ func (r *Runtime) namespacePaths(podUID string) (net, ipc, uts, shm string) {
 	return filepath.Join(dir, "net"), filepath.Join(dir, "ipc"), filepath.Join(dir, "uts"), filepath.Join(dir, "shm")
 }
 
+// pidNamespacePath is where a pod's process namespace is mounted, of a pod that has one.
+func (r *Runtime) pidNamespacePath(podUID string) string {
+	return filepath.Join(r.podsDir(), podUID, "pid")
+}
+
 // checkUID refuses what would lead out of the pods' directory.
 func checkUID(uid string) error {
 	if uid == "" || uid == "." || uid == ".." || filepath.Base(uid) != uid {

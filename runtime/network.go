@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -44,7 +45,7 @@ func newNetwork(cfg Config) network {
 	return network{exec: run, cni: libcni.NewCNIConfigWithCacheDir(cfg.CNIBin, filepath.Join(cfg.DataDir, "cni", "cache"), run)}
 }
 
-// SetUpPod makes the pod's namespaces and attaches it to the network, or finds all that as an earlier call left it. After a
+// SetUpPod makes the pod's namespaces, with shareProcessNamespace also the process that keeps that one, and attaches it to the network, or finds all that as an earlier call left it. After a
 // reboot it is made anew; the address may be another one then.
 func (r *Runtime) SetUpPod(ctx context.Context, p PodConfig) (PodStatus, error) {
 	if err := checkUID(p.UID); err != nil {
@@ -62,6 +63,11 @@ func (r *Runtime) SetUpPod(ctx context.Context, p PodConfig) (PodStatus, error) 
 	}
 	if err := r.makeNamespaces(p); err != nil {
 		return PodStatus{}, err
+	}
+	if p.hasReaper() {
+		if err := r.keepReaper(ctx, p); err != nil {
+			return PodStatus{}, err
+		}
 	}
 	if p.HostNetwork {
 		return PodStatus{UID: p.UID}, nil
@@ -102,6 +108,14 @@ func (r *Runtime) TearDownPod(ctx context.Context, p PodConfig) error {
 		return err
 	}
 	defer r.network.pods.lock(p.UID)()
+	if p.hasReaper() || slices.Contains(r.known.reapers(), p.UID) {
+		if err := r.removeReaper(ctx, p.UID); err != nil {
+			return err
+		}
+	}
+	if err := r.endShim(ctx, p.UID); err != nil {
+		return err
+	}
 	if err := r.detach(ctx, p.UID); err != nil {
 		return fmt.Errorf("cannot remove the pod's network: %w", r.cniError(err))
 	}

@@ -62,9 +62,10 @@ func (r *Runtime) deleteTask(ctx context.Context, key string) error {
 }
 
 // beingUndone says whether containerd still has to do with an earlier creation of the same task: that of an agent that was killed in
-// the middle of it. Seen is "failed to start shim: mkdir .../<container>: file exists".
+// the middle of it. Seen are "failed to start shim: mkdir .../<container>: file exists" and "failed to start shim: ... getwd: no such
+// file or directory", of a shim whose directory was removed as that of the one before.
 func beingUndone(err error) bool {
-	return strings.Contains(err.Error(), "mkdir ") && strings.Contains(err.Error(), "file exists")
+	return strings.Contains(err.Error(), "mkdir ") && strings.Contains(err.Error(), "file exists") || strings.Contains(err.Error(), "getwd: no such file")
 }
 
 // shimEnded says whether an error of containerd's comes from a shim that was just ending. Seen are, for a create beside the

@@ -80,19 +80,16 @@ func commandLine(c ContainerConfig, img *unpackedImage) []string {
 	return slices.Concat(img.config.Entrypoint, img.config.Cmd)
 }
 
-// specNamespaces has the container join the pod's namespaces; mount and PID are its own.
+// specNamespaces has the container join the pod's namespaces; mount, and PID unless the pod shares it, are its own.
 func (r *Runtime) specNamespaces(s *oci.Spec, c ContainerConfig) error {
 	pod := c.Pod
-	if pod.ShareProcessNamespace {
-		return fmt.Errorf("%w: shareProcessNamespace is not supported", ErrConfig)
-	}
 	if err := checkSysctls(pod); err != nil {
 		return err
 	}
 	s.Linux.Sysctl = pod.Sysctls
 	net, ipc, uts, _ := r.namespacePaths(pod.UID)
 	own := []specs.LinuxNamespace{{Type: specs.MountNamespace}}
-	if !pod.HostPID {
+	if !pod.HostPID && !pod.hasReaper() {
 		own = append(own, specs.LinuxNamespace{Type: specs.PIDNamespace})
 	}
 	if r.cgroups.unified && !c.Security.Privileged {
@@ -101,13 +98,14 @@ func (r *Runtime) specNamespaces(s *oci.Spec, c ContainerConfig) error {
 	for _, join := range []struct {
 		kind specs.LinuxNamespaceType
 		path string
-		host bool
+		not  bool // the host's, or the container's own
 	}{
 		{specs.NetworkNamespace, net, pod.HostNetwork},
 		{specs.UTSNamespace, uts, pod.HostNetwork},
 		{specs.IPCNamespace, ipc, pod.HostIPC},
+		{specs.PIDNamespace, r.pidNamespacePath(pod.UID), !pod.hasReaper()},
 	} {
-		if join.host {
+		if join.not {
 			continue
 		}
 		if err := isNamespace(join.path); err != nil {

@@ -103,5 +103,5 @@ func (r *Runtime) recognise(ctx context.Context) (running map[string]int, err er
 			running[record.ID] = int(p.GetPid())
 		}
 	}
-	return running, nil
+	return running, r.recogniseReapers(ctx)
 }

@@ -116,7 +116,7 @@ func (t table) metadata() {
 
 func (t table) pod() {
 	t.honour(podPath, "restartPolicy", "terminationGracePeriodSeconds", "dnsPolicy", "nodeSelector", "nodeName",
-		"hostNetwork", "hostPID", "hostIPC", "hostname", "subdomain",
+		"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostname", "subdomain",
 		"dnsConfig.nameservers", "dnsConfig.searches", "dnsConfig.options[].name", "dnsConfig.options[].value",
 		"imagePullSecrets[].name", "hostAliases[].ip", "hostAliases[].hostnames",
 		"tolerations[].key", "tolerations[].operator", "tolerations[].value", "tolerations[].effect", "tolerations[].tolerationSeconds")
@@ -125,10 +125,6 @@ func (t table) pod() {
 	t.identity()
 	t.add(podPath+".ephemeralContainers", rule{verdict: forbidden})
 	t.add(podPath+".activeDeadlineSeconds", rule{verdict: forbidden})
-	t.add(podPath+".shareProcessNamespace", rule{
-		verdict: warned, when: is(true),
-		text: "each container keeps a process namespace of its own: they do not see each other's processes",
-	})
 	t.add(podPath+".hostUsers", rule{
 		verdict: refused, when: is(false),
 		text: "user namespaces are not supported: root in the container would be root on the host",

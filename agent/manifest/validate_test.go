@@ -268,7 +268,6 @@ func TestWarnings(t *testing.T) {
 		"      schedulerName: default-scheduler\n      os: {name: linux}\n":                                              "",
 		"      os: {name: windows}\n":                                                                                    "spec.template.spec.os.name",
 		"      shareProcessNamespace: false\n      hostUsers: true\n":                                                    "",
-		"      shareProcessNamespace: true\n":                                                                            "spec.template.spec.shareProcessNamespace",
 		"      volumes: [{name: a, emptyDir: {medium: Memory, sizeLimit: 1Mi}}]\n":                                       "",
 		"      volumes: [{name: a, emptyDir: {sizeLimit: 1Mi}}]\n":                                                       "spec.template.spec.volumes[0].emptyDir.sizeLimit",
 		"      volumes: [{name: a, projected: {sources: [{configMap: {name: x}}, {serviceAccountToken: {path: t}}]}}]\n": "spec.template.spec.volumes[0].projected.sources[1].serviceAccountToken",
