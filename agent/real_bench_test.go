@@ -9,7 +9,6 @@ import (
 	"testing"
 	"time"
 
-	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/picketd/picket/runtime/runtimetest"
@@ -49,11 +48,7 @@ func BenchmarkStart(b *testing.B) {
 	run := func(n int) (start, restart time.Duration) {
 		name := fmt.Sprintf("probe-%d", n)
 		file := filepath.Join(dir, name)
-		ds := busyDaemon(name, "probe:1", "")
-		spec := &ds.Spec.Template.Spec
-		spec.Containers[0].Command = []string{runtimetest.ProbePath, file}
-		spec.Containers[0].VolumeMounts = []corev1.VolumeMount{{Name: "dir", MountPath: dir}}
-		spec.Volumes = []corev1.Volume{{Name: "dir", VolumeSource: corev1.VolumeSource{HostPath: &corev1.HostPathVolumeSource{Path: dir}}}}
+		ds := probeDaemon(name, dir, file)
 		began := time.Now()
 		if _, err := sets.Create(ctx, ds, metav1.CreateOptions{}); err != nil {
 			b.Fatal(err)

@@ -89,7 +89,7 @@ func privateKB(b *testing.B, pid int) (sum float64) {
 }
 
 // processesOf are the running processes of a program that name part in their arguments.
-func processesOf(b *testing.B, program, part string) (pids []int) {
+func processesOf(b testing.TB, program, part string) (pids []int) {
 	b.Helper()
 	entries, err := os.ReadDir("/proc")
 	if err != nil {

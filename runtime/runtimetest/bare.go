@@ -120,6 +120,8 @@ type Bare struct {
 	Logger string
 	// Dir takes the probe's file and the log.
 	Dir string
+	// Name tells apart those that start containers at the same time.
+	Name string
 
 	container client.Container
 	task      client.Task
@@ -150,6 +152,12 @@ func (b *Bare) start(ctx context.Context) error {
 	return nil
 }
 
+// Launch is BareStart without the wait for the first instruction.
+func (b *Bare) Launch(ctx context.Context) error {
+	b.starts++
+	return b.start(ctx)
+}
+
 // BareExchange creates the next container, ends the one that runs, starts the next as soon as the old one's exit is known, and deletes
 // the old one. It returns how long no probe ran.
 func (b *Bare) BareExchange(ctx context.Context) (time.Duration, error) {
@@ -175,7 +183,7 @@ func (b *Bare) BareExchange(ctx context.Context) (time.Duration, error) {
 
 // create makes the container of the next start, and its task.
 func (b *Bare) create(ctx context.Context) error {
-	id := fmt.Sprintf("bare-%d-%d", os.Getpid(), b.starts)
+	id := fmt.Sprintf("bare%s-%d-%d", b.Name, os.Getpid(), b.starts)
 	log := filepath.Join(b.Dir, id+".log")
 	var err error
 	b.container, err = b.Client.NewContainer(ctx, id, client.WithNewSnapshot(id, b.Image), client.WithNewSpec(
