@@ -35,14 +35,13 @@ func (m *machine) containerCreated(id string, err error, now time.Time) {
 		}
 	case errors.Is(err, runtime.ErrStart) && m.stage == StageRun:
 		m.startFailed(c, err, now)
+	case errors.Is(err, runtime.ErrNotFound): // the image or the namespaces were removed from under the pod
+		m.images[c.image].step, m.sandbox = step{}, step{}
+		m.lost(c, err, now)
 	default:
 		c.state = waiting
 		m.abandon(c, true)
 		m.createFailed(c, err, now)
-	}
-	if errors.Is(err, runtime.ErrNotFound) {
-		// The image or the namespaces were removed from under the pod.
-		m.images[c.image].step, m.sandbox = step{}, step{}
 	}
 }
 
@@ -106,7 +105,7 @@ func (m *machine) containerStarted(id string, err error, now time.Time) {
 	}
 }
 
-// lost has a container made anew whose task went before it was started, with its shim: at once, if that was the first time.
+// lost has a container made anew that lost what it was made of, or its task before it was started: at once, if that was the first time.
 func (m *machine) lost(c *container, err error, now time.Time) {
 	c.state, c.inspect = waiting, false
 	m.abandon(c, true)
