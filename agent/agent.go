@@ -334,6 +334,9 @@ func (c *cleanUps) run(log *slog.Logger) {
 // podsDir holds the pods' records and their workers' directories.
 func (c Config) podsDir() string { return filepath.Join(c.DataDir, "pods") }
 
+// seccompDir holds the host's seccomp profiles, put there by whoever looks after the host.
+func (c Config) seccompDir() string { return filepath.Join(c.DataDir, "seccomp") }
+
 func (c Config) runtimeConfig(log *slog.Logger) runtime.Config {
 	r := c.Runtime
 	return runtime.Config{

@@ -111,7 +111,7 @@ func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers, f *fleet
 	l.events = newRecorder(l.cache, l.node.name, l.now)
 	host := pod.Host{NodeName: l.node.name, Hostname: hostname(), IPs: addresses, Allocatable: facts.capacity}
 	l.pods = &podSet{dir: cfg.podsDir(), cache: l.cache, log: log, byUID: map[types.UID]*hostPod{}, config: &pod.Config{
-		Runtime: rt, Objects: objects{l.cache}, Host: func() pod.Host { return host }, Dir: cfg.podsDir(),
+		Runtime: rt, Objects: objects{l.cache}, Host: func() pod.Host { return host }, Dir: cfg.podsDir(), SeccompDir: cfg.seccompDir(),
 		PodLogs: cfg.Runtime.PodLogs, ContainerLogs: cfg.Runtime.ContainerLogs, Log: log,
 		OnStatus: func(uid string, s corev1.PodStatus) { l.statuses.status(types.UID(uid), s) },
 		OnPrepared: func(uid string, prepared bool, trouble string) {

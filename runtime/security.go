@@ -26,7 +26,7 @@ func (r *Runtime) specSecurity(ctx context.Context, s *oci.Spec, sec Security) e
 	s.Process.NoNewPrivileges = sec.NoNewPrivileges
 	s.Root.Readonly = sec.ReadOnlyRootfs
 	if sec.Privileged {
-		return oci.ApplyOpts(ctx, nil, nil, s, oci.WithPrivileged, oci.WithHostDevices, oci.WithAllDevicesAllowed)
+		return r.specPrivileged(ctx, s, sec)
 	}
 	capabilities, err := effectiveCapabilities(s.Process.Capabilities.Bounding, sec)
 	if err != nil {
@@ -41,6 +41,17 @@ func (r *Runtime) specSecurity(ctx context.Context, s *oci.Spec, sec Security) e
 	s.Linux.Seccomp = sec.Seccomp
 	if sec.SELinux != nil && selinuxEnabled() {
 		s.Process.SelinuxLabel, s.Linux.MountLabel = selinuxLabels(*sec.SELinux)
+	}
+	return r.specAppArmor(ctx, s, sec.AppArmorProfile)
+}
+
+// specPrivileged lets the process do everything, but for what an AppArmor profile that was asked for by name forbids.
+func (r *Runtime) specPrivileged(ctx context.Context, s *oci.Spec, sec Security) error {
+	if err := oci.ApplyOpts(ctx, nil, nil, s, oci.WithPrivileged, oci.WithHostDevices, oci.WithAllDevicesAllowed); err != nil {
+		return fmt.Errorf("cannot set privileges: %w", err)
+	}
+	if sec.AppArmorProfile == "" {
+		return nil
 	}
 	return r.specAppArmor(ctx, s, sec.AppArmorProfile)
 }

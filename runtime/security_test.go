@@ -162,6 +162,8 @@ func TestLocalSecurityModules(t *testing.T) {
 	c := h.shell(h.newPod(), "web", "true")
 	c.Security.AppArmorProfile = "mine"
 	want(t, h.CreateContainer(t.Context(), c), runtime.ErrConfig)
+	c.Security.Privileged = true
+	want(t, h.CreateContainer(t.Context(), c), runtime.ErrConfig)
 	c.Security = runtime.Security{AppArmorProfile: "unconfined", SELinux: &runtime.SELinux{Type: "spc_t"}}
 	h.output(c)
 }

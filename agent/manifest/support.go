@@ -214,16 +214,7 @@ func (t table) containerSecurity(path string) {
 
 func (t table) securityShared(path string) {
 	t.honour(path, "seLinuxOptions.user", "seLinuxOptions.role", "seLinuxOptions.type", "seLinuxOptions.level")
-	t.add(path+".seccompProfile.type", rule{
-		verdict: warned, when: is(corev1.SeccompProfileTypeLocalhost),
-		text: "profiles of the host are not loaded: the container runs without a seccomp profile",
-	})
-	t.warn(path+".seccompProfile.localhostProfile", "profiles of the host are not loaded")
-	t.honour(path, "appArmorProfile.localhostProfile")
-	t.add(path+".appArmorProfile.type", rule{
-		verdict: warned, when: is(corev1.AppArmorProfileTypeRuntimeDefault),
-		text: "there is no default AppArmor profile: the container runs unconfined by AppArmor; name one with Localhost",
-	})
+	t.honour(path, "seccompProfile.type", "seccompProfile.localhostProfile", "appArmorProfile.type", "appArmorProfile.localhostProfile")
 	t.warn(path+".windowsOptions", "all hosts run Linux: options for Windows have no effect")
 }
 

@@ -272,7 +272,7 @@ func TestWarnings(t *testing.T) {
 		"      volumes: [{name: a, emptyDir: {sizeLimit: 1Mi}}]\n":                                                       "spec.template.spec.volumes[0].emptyDir.sizeLimit",
 		"      volumes: [{name: a, projected: {sources: [{configMap: {name: x}}, {serviceAccountToken: {path: t}}]}}]\n": "spec.template.spec.volumes[0].projected.sources[1].serviceAccountToken",
 		"      securityContext: {seccompProfile: {type: RuntimeDefault}}\n":                                              "",
-		"        securityContext: {appArmorProfile: {type: RuntimeDefault}}\n":                                           "spec.template.spec.containers[0].securityContext.appArmorProfile.type",
+		"        securityContext: {appArmorProfile: {type: RuntimeDefault}}\n":                                           "",
 		"        resources: {limits: {cpu: 1, memory: 1Gi, nvidia.com/gpu: 1}}\n":                                        "spec.template.spec.containers[0].resources.limits[nvidia.com/gpu]",
 		"        resources: {requests: {ephemeral-storage: 1Gi}}\n":                                                      "spec.template.spec.containers[0].resources.requests[ephemeral-storage]",
 		"      affinity: {podAntiAffinity: {}}\n      tolerations: []\n":                                                 "spec.template.spec.affinity.podAntiAffinity",

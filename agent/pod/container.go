@@ -122,7 +122,7 @@ func (f facts) containerConfig(a action) (runtime.ContainerConfig, error) {
 	if err != nil {
 		return runtime.ContainerConfig{}, err
 	}
-	sec, err := security(f.pod, spec)
+	sec, err := security(f.pod, spec, f.seccompDir)
 	if err != nil {
 		return runtime.ContainerConfig{}, err
 	}

@@ -20,6 +20,8 @@ type facts struct {
 	host    Host
 	ips     []string // of the pod
 	objects Objects
+
+	seccompDir string
 }
 
 // configError is a fault in what the pod refers to: reason CreateContainerConfigError, tried again when an object changes.

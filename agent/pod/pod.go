@@ -57,6 +57,8 @@ type Config struct {
 	Host    func() Host
 	// Dir holds one directory per pod uid: volumes, etc-hosts, termination logs, status.json. Owned by the worker.
 	Dir string
+	// SeccompDir holds the host's seccomp profiles, for seccompProfile.localhostProfile.
+	SeccompDir string
 	// PodLogs and ContainerLogs are the kubelet's /var/log/pods and /var/log/containers.
 	PodLogs       string
 	ContainerLogs string

@@ -4,8 +4,6 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/containerd/containerd/v2/contrib/seccomp"
-	specs "github.com/opencontainers/runtime-spec/specs-go"
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/picketd/picket/runtime"
@@ -20,8 +18,8 @@ var defaultCapabilities = []string{
 	"CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
 }
 
-// security merges the container's security context over the pod's.
-func security(pod *corev1.Pod, c *corev1.Container) (runtime.Security, error) {
+// security merges the container's security context over the pod's. seccompDir is where profiles of the host are.
+func security(pod *corev1.Pod, c *corev1.Container, seccompDir string) (runtime.Security, error) {
 	p, k := pod.Spec.SecurityContext, c.SecurityContext
 	if p == nil {
 		p = &corev1.PodSecurityContext{}
@@ -48,7 +46,7 @@ func security(pod *corev1.Pod, c *corev1.Container) (runtime.Security, error) {
 		s.AddCapabilities = normalCapabilities(k.Capabilities.Add)
 		s.DropCapabilities = normalCapabilities(k.Capabilities.Drop)
 	}
-	profile, err := seccompProfile(either(k.SeccompProfile, p.SeccompProfile), s)
+	profile, err := seccompProfile(either(k.SeccompProfile, p.SeccompProfile), s, seccompDir)
 	s.Seccomp = profile
 	return s, err
 }
@@ -75,23 +73,6 @@ func normalCapabilities(list []corev1.Capability) []string {
 		normal = append(normal, name)
 	}
 	return normal
-}
-
-// seccompProfile is nil for Unconfined, which is also what privileged containers get.
-func seccompProfile(p *corev1.SeccompProfile, s runtime.Security) (*specs.LinuxSeccomp, error) {
-	if p == nil || s.Privileged {
-		return nil, nil
-	}
-	switch p.Type {
-	case corev1.SeccompProfileTypeUnconfined:
-		return nil, nil
-	case corev1.SeccompProfileTypeRuntimeDefault:
-		// The default profile allows what the capabilities are for.
-		return seccomp.DefaultProfile(&specs.Spec{Process: &specs.Process{
-			Capabilities: &specs.LinuxCapabilities{Bounding: effectiveCapabilities(s)},
-		}}), nil
-	}
-	return nil, configError("securityContext.seccompProfile: type %s is not supported, use RuntimeDefault or Unconfined", p.Type)
 }
 
 // effectiveCapabilities applies add and drop to the default set. ALL added is listed by those that the seccomp profile knows.

@@ -21,7 +21,7 @@ type volumes struct {
 func (w *Worker) volumes(ips []string) volumes { return volumes{facts: w.facts(ips), dir: w.dir} }
 
 func (w *Worker) facts(ips []string) facts {
-	return facts{pod: w.pod, host: w.cfg.Host(), ips: ips, objects: w.cfg.Objects}
+	return facts{pod: w.pod, host: w.cfg.Host(), ips: ips, objects: w.cfg.Objects, seccompDir: w.cfg.SeccompDir}
 }
 
 // path is where a volume is on the host.
