@@ -152,7 +152,7 @@ func (f *testFleet) report() string {
 	for _, h := range f.up() {
 		fmt.Fprintf(&text, "%s: nodes", h.cfg.Node.Name)
 		for _, n := range cached[*corev1.Node](h.loop, resourceNodes) {
-			fmt.Fprintf(&text, " %s=%s", n.Name, n.Status.Conditions[0].Status)
+			fmt.Fprintf(&text, " %s=%s", n.Name, conditionOf(n, corev1.NodeReady).Status)
 		}
 		fmt.Fprintf(&text, "; pods %s\n", names(h.pods()))
 	}
@@ -172,7 +172,7 @@ func (h *fleetHost) nodeReady(name string) corev1.ConditionStatus {
 	if !ok {
 		return "none"
 	}
-	return o.(*corev1.Node).Status.Conditions[0].Status
+	return conditionOf(o.(*corev1.Node), corev1.NodeReady).Status
 }
 
 func (f *testFleet) allReady() bool {

@@ -1,7 +1,6 @@
 package agent
 
 import (
-	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -11,50 +10,11 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apierrors "k8s.io/apimachinery/pkg/api/errors"
-	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/picketd/picket/agent/api"
 	"github.com/picketd/picket/agent/manifest"
 	"github.com/picketd/picket/cluster"
 )
-
-// unitHost is the unit of a host's word on itself; the others are DaemonSets.
-const unitHost = ""
-
-// hostWord is what a host says of itself as it is now: format 1 | containerd answers 1 | since, Unix seconds.
-type hostWord struct {
-	containerdUp bool
-	since        time.Time
-}
-
-const hostWordFormat = 1
-
-func (w hostWord) encode() []byte {
-	b := []byte{hostWordFormat, 0}
-	if w.containerdUp {
-		b[1] = 1
-	}
-	return binary.AppendVarint(b, w.since.Unix())
-}
-
-func decodeHostWord(b []byte) (hostWord, error) {
-	if len(b) < 3 || b[0] != hostWordFormat || b[1] > 1 {
-		return hostWord{}, errors.New("it is of a newer picketd")
-	}
-	seconds, n := binary.Varint(b[2:])
-	if n != len(b)-2 {
-		return hostWord{}, errors.New("its time cannot be read")
-	}
-	return hostWord{containerdUp: b[1] == 1, since: time.Unix(seconds, 0)}, nil
-}
-
-func (w hostWord) readiness() readiness {
-	r := readiness{status: corev1.ConditionTrue, reason: "PicketReady", message: "picketd runs and containerd answers", since: metav1.NewTime(w.since)}
-	if !w.containerdUp {
-		r.status, r.reason, r.message = corev1.ConditionFalse, "ContainerdUnreachable", "containerd does not answer; what runs goes on running"
-	}
-	return r
-}
 
 // nodeNamed is the loop's entry for a host, made when it is new.
 func (l *loop) nodeNamed(name string) *node {
@@ -78,7 +38,7 @@ func (l *loop) publishNode(n *node) {
 		l.cache.Delete(resourceNodes, "", n.name)
 		return
 	}
-	n.ready = l.readinessOf(n.name)
+	n.conditions = l.conditionsOf(n.name)
 	before := n.current
 	n.current = n.compose()
 	l.cache.Set(resourceNodes, n.current.DeepCopy())
@@ -87,39 +47,25 @@ func (l *loop) publishNode(n *node) {
 	}
 }
 
-func (l *loop) readinessOf(name string) readiness {
+// conditionsOf are a host's as it says itself; of one that is not heard none is known.
+func (l *loop) conditionsOf(name string) []corev1.NodeCondition {
 	if name == l.node.name {
-		return l.word.readiness()
+		return l.word.conditions()
 	}
 	if m := l.members[name]; !m.Alive {
-		return readiness{
-			status: corev1.ConditionUnknown, reason: "NodeStatusUnknown", since: metav1.NewTime(m.Since),
-			message: fmt.Sprintf("%s: %s; what runs there goes on running", name, silence(m)),
-		}
+		return unheardConditions("NodeStatusUnknown", fmt.Sprintf("%s: %s; what runs there goes on running", name, silence(m)), m.Since)
 	}
 	if st, ok := l.fleet.statuses.Get(name, unitHost); ok {
 		if w, err := decodeHostWord(st.Body); err == nil {
-			return w.readiness()
+			return w.conditions()
 		}
 	}
-	return readiness{
-		status: corev1.ConditionUnknown, reason: "NodeStatusNeverUpdated", since: metav1.NewTime(l.members[name].Since),
-		message: "the host is heard, but has not said yet how it stands",
-	}
+	return unheardConditions("NodeStatusNeverUpdated", "the host is heard, but has not said yet how it stands", l.members[name].Since)
 }
 
 // silence says since when there was no word of a host.
 func silence(m cluster.Member) string {
 	return "no word from it since " + m.Since.UTC().Format(time.RFC3339)
-}
-
-// setWord notes whether containerd answers, and tells.
-func (l *loop) setWord(up bool) {
-	if l.word.containerdUp != up || l.word.since.IsZero() {
-		l.word = hostWord{containerdUp: up, since: l.now()}
-	}
-	_ = l.fleet.say(unitHost, l.word.encode())
-	l.publishNode(l.node)
 }
 
 // showHost takes in what a host says of itself. What others have of this host itself may be an earlier life's: then it is told anew.

@@ -38,6 +38,9 @@ type containers interface {
 	Version(ctx context.Context) (string, error)
 	ImportImages(ctx context.Context) error
 	ImageUsage() (count int, bytes int64)
+	ImageStore(ctx context.Context) (string, error)
+	ImageRoomWanted() <-chan struct{}
+	CollectImages(ctx context.Context, pinned []string) (runtime.ImageCollection, error)
 	Close() error
 }
 
@@ -58,6 +61,7 @@ type loop struct {
 	ended        chan struct{} // closed when run has ended: nobody takes calls any more
 	statuses     mailbox
 	imports      chan struct{} // rings when containerd is back: imagesDir is to be looked at
+	collect      chan struct{} // rings when images that nothing uses are to go
 	turned       atomic.Int64  // unix seconds of the last turn
 	containerdUp atomic.Bool   // connected, for those outside the loop
 
@@ -65,6 +69,7 @@ type loop struct {
 	node       *node            // this host's own; it is in nodes too
 	nodes      map[string]*node // all hosts that were ever heard of
 	word       hostWord         // how this host is
+	strain     strain           // what ran short here, and when
 	members    map[string]cluster.Member
 	met        map[string]bool // hosts that were heard since the start
 	daemonSets map[types.NamespacedName]*daemonSet
@@ -88,7 +93,7 @@ type loop struct {
 // newLoop reads the state and the pods' records; nothing runs yet.
 func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers, f *fleet) (*loop, error) {
 	l := &loop{
-		log: log, fleet: f, store: f.store, runtime: rt, now: time.Now, planned: func(time.Duration) {}, calls: make(chan func()), ended: make(chan struct{}), statuses: newMailbox(), imports: make(chan struct{}, 1),
+		log: log, fleet: f, store: f.store, runtime: rt, now: time.Now, planned: func(time.Duration) {}, calls: make(chan func()), ended: make(chan struct{}), statuses: newMailbox(), imports: make(chan struct{}, 1), collect: make(chan struct{}, 1),
 		nodes: map[string]*node{}, members: map[string]cluster.Member{}, met: map[string]bool{},
 		daemonSets: map[types.NamespacedName]*daemonSet{}, strays: map[types.UID][]runtime.ContainerStatus{},
 	}
@@ -106,7 +111,7 @@ func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers, f *fleet
 		Created: metav1.NewTime(l.state.born), ConfigFile: cfg.File, Labels: cfg.Node.Labels, Taints: taints,
 		Addresses: hostAddressList(addresses, cfg.Node.Name), Capacity: facts.capacity, Info: facts.info(cfg.Version),
 	}
-	l.word = hostWord{since: l.now()}
+	l.word = newHostWord(l.now())
 	l.cache = api.NewCache(l.state.versions.Next)
 	l.events = newRecorder(l.cache, l.node.name, l.now)
 	host := pod.Host{NodeName: l.node.name, Hostname: hostname(), IPs: addresses, Allocatable: facts.capacity}
@@ -242,10 +247,7 @@ func (l *loop) setConnected(ctx context.Context, up bool) {
 			l.node.host.Info.ContainerRuntimeVersion = containerdName(v)
 			l.tellHost()
 		}
-		select {
-		case l.imports <- struct{}{}:
-		default:
-		}
+		ring(l.imports)
 	}
 	if l.connected != up {
 		l.log.Info("containerd", "connected", up, "version", l.node.host.Info.ContainerRuntimeVersion)
@@ -302,9 +304,12 @@ func (m *mailbox) put(report func()) {
 	m.ring()
 }
 
-func (m *mailbox) ring() {
+func (m *mailbox) ring() { ring(m.ready) }
+
+// ring rings a bell, a channel of one place, that may be ringing already.
+func ring(bell chan struct{}) {
 	select {
-	case m.ready <- struct{}{}:
+	case bell <- struct{}{}:
 	default:
 	}
 }

@@ -198,7 +198,7 @@ func TestContainerdAwayAtStart(t *testing.T) {
 		h.boot()
 		defer func() { h.stop() }()
 		h.apply(webOf("busybox:1", ""))
-		if ready := h.node().Status.Conditions[0]; ready.Status != corev1.ConditionFalse || !strings.Contains(ready.Message, "containerd") {
+		if ready := conditionOf(h.node(), corev1.NodeReady); ready.Status != corev1.ConditionFalse || !strings.Contains(ready.Message, "containerd") {
 			t.Errorf("%+v", ready)
 		}
 		h.after(time.Minute)

@@ -12,6 +12,7 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 
 	"github.com/picketd/picket/agent/daemonset"
+	"github.com/picketd/picket/runtime"
 )
 
 // MetricsSnapshot is what a scrape shows. It is read once by each collector and never changed after it was handed over.
@@ -37,6 +38,8 @@ type metrics struct {
 	planDuration prometheus.Histogram
 	reloadErrors prometheus.Counter
 	lastReload   prometheus.Gauge
+
+	imagesRemoved, imageBytesFreed prometheus.Counter
 }
 
 // newMetrics registers everything with reg. read gives the present snapshot; it is called by many goroutines and must not
@@ -53,6 +56,12 @@ func newMetrics(reg prometheus.Registerer, version string, read func() MetricsSn
 		lastReload: prometheus.NewGauge(prometheus.GaugeOpts{
 			Name: "picket_config_last_reload_successful", Help: "Whether the configuration that was last read is the one in use.",
 		}),
+		imagesRemoved: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "picket_image_gc_removed_images_total", Help: "Image names removed because the disk was nearly full, or a pull needed the room.",
+		}),
+		imageBytesFreed: prometheus.NewCounter(prometheus.CounterOpts{
+			Name: "picket_image_gc_freed_bytes_total", Help: "Bytes that the removal of images has freed.",
+		}),
 	}
 	m.lastReload.Set(1)
 	buildInfo := prometheus.NewGauge(prometheus.GaugeOpts{
@@ -60,13 +69,19 @@ func newMetrics(reg prometheus.Registerer, version string, read func() MetricsSn
 		ConstLabels: prometheus.Labels{"version": strings.ToValidUTF8(version, "?"), "goversion": goruntime.Version()},
 	})
 	buildInfo.Set(1)
-	reg.MustRegister(m.planDuration, m.reloadErrors, m.lastReload, buildInfo)
+	reg.MustRegister(m.planDuration, m.reloadErrors, m.lastReload, m.imagesRemoved, m.imageBytesFreed, buildInfo)
 	reg.MustRegister(newSnapshotCollector(read), labelsCollector{read})
 	return m
 }
 
 // planned notes how long a plan took.
 func (m *metrics) planned(took time.Duration) { m.planDuration.Observe(took.Seconds()) }
+
+// collected notes what a collection of images did.
+func (m *metrics) collected(c runtime.ImageCollection) {
+	m.imagesRemoved.Add(float64(len(c.Removed)))
+	m.imageBytesFreed.Add(float64(c.Freed))
+}
 
 // reloaded notes that the configuration was read again, and whether it was taken.
 func (m *metrics) reloaded(err error) {

@@ -13,6 +13,8 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
+
+	"github.com/picketd/picket/runtime"
 )
 
 // testSnapshot has one of everything.
@@ -96,6 +98,7 @@ func TestMetricsOfTheAgent(t *testing.T) {
 	reg, m := register(testSnapshot())
 	m.planned(300 * time.Microsecond)
 	m.reloaded(errors.New("unknown key"))
+	m.collected(runtime.ImageCollection{Freed: 4096, Removed: []string{"a:1", "b:1"}})
 	got := strings.ReplaceAll(series(t, reg, "picket_"), goruntime.Version(), "GO")
 	want := `picket_build_info{goversion="GO",version="v1.2.3"} 1
 picket_certificate_expiry_timestamp_seconds{certificate="authority"} 1.9e+09
@@ -108,6 +111,8 @@ picket_container_restarts_total{container="side",daemonset="web",namespace="defa
 picket_containerd_up 1
 picket_events_total{reason="SuccessfulCreate"} 5
 picket_image_bytes 4096
+picket_image_gc_freed_bytes_total 4096
+picket_image_gc_removed_images_total 2
 picket_images 2
 picket_manifest_errors{file="bad.yaml"} 2
 picket_manifest_errors{file="web.yaml"} 0

@@ -25,12 +25,12 @@ var resourceNodes = schema.GroupResource{Resource: "nodes"}
 // node is a host's Node object in its parts: what the host says of itself, what came through the API, and how it is now. The
 // host's config file owns the labels and taints it names; the API owns the rest.
 type node struct {
-	name    string
-	host    hostSection
-	section corev1.Node // the API's: labels, annotations, taints, unschedulable
-	ready   readiness
-	readyAt time.Time // when this host heard it change
-	current *corev1.Node
+	name       string
+	host       hostSection
+	section    corev1.Node            // the API's: labels, annotations, taints, unschedulable
+	conditions []corev1.NodeCondition // Ready is the last
+	readyAt    time.Time              // when this host heard that one change
+	current    *corev1.Node
 }
 
 // hostSection is what a host says of itself. It is replicated under hostKey, and only the host itself may write it.
@@ -44,11 +44,12 @@ type hostSection struct {
 	Info       corev1.NodeSystemInfo `json:"info"`
 }
 
-// readiness is the Node's condition Ready.
-type readiness struct {
-	status          corev1.ConditionStatus
-	reason, message string
-	since           metav1.Time
+// ready is the condition Ready.
+func (n *node) ready() corev1.NodeCondition {
+	if len(n.conditions) == 0 {
+		return corev1.NodeCondition{}
+	}
+	return n.conditions[len(n.conditions)-1]
 }
 
 // keyOfHost is the store's key of what a host says of itself.
@@ -98,7 +99,7 @@ func (n *node) compose() *corev1.Node {
 	maps.Copy(labels, n.section.Labels)
 	maps.Copy(labels, n.owned())
 	taints := slices.Clone(n.host.Taints)
-	for _, t := range n.section.Spec.Taints {
+	for _, t := range append(pressureTaints(n.conditions), n.section.Spec.Taints...) {
 		if !slices.ContainsFunc(taints, func(o corev1.Taint) bool { return o.MatchTaint(&t) }) {
 			taints = append(taints, t)
 		}
@@ -115,12 +116,9 @@ func (n *node) compose() *corev1.Node {
 		Status: corev1.NodeStatus{
 			Capacity:    n.host.Capacity,
 			Allocatable: n.host.Capacity,
-			Conditions: []corev1.NodeCondition{{
-				Type: corev1.NodeReady, Status: n.ready.status, Reason: n.ready.reason, Message: n.ready.message,
-				LastHeartbeatTime: n.ready.since, LastTransitionTime: n.ready.since,
-			}},
-			Addresses: n.host.Addresses,
-			NodeInfo:  n.host.Info,
+			Conditions:  n.conditions,
+			Addresses:   n.host.Addresses,
+			NodeInfo:    n.host.Info,
 		},
 	}
 }
@@ -153,7 +151,7 @@ func (n *node) split(written *corev1.Node) (corev1.Node, error) {
 	}
 	for _, t := range written.Spec.Taints {
 		fromConfig := slices.ContainsFunc(n.host.Taints, func(o corev1.Taint) bool { return o.MatchTaint(&t) })
-		if !fromConfig && t.Key != corev1.TaintNodeUnschedulable {
+		if !fromConfig && !madeByCondition(t) {
 			t.TimeAdded = nil // an eviction's timer is the host's own
 			out.Spec.Taints = append(out.Spec.Taints, t)
 		}

@@ -178,7 +178,7 @@ func nodeStatus(c *kubernetes.Clientset, name string) corev1.ConditionStatus {
 	if err != nil {
 		return ""
 	}
-	return n.Status.Conditions[0].Status
+	return conditionOf(n, corev1.NodeReady).Status
 }
 
 // BenchmarkLateHost prints after what time a host that is started beside two others runs what they run: from the start of its agent

@@ -124,7 +124,7 @@ func (l *loop) wordsOf(d *daemonSet) map[string]daemonset.Word {
 // nothing.
 func (l *loop) helpless(node string, d *daemonSet) bool {
 	n, ok := l.nodes[node]
-	if !ok || n.ready.status != corev1.ConditionFalse {
+	if !ok || n.ready().Status != corev1.ConditionFalse {
 		return false
 	}
 	since := n.readyAt.Add(meetWithin)

@@ -31,9 +31,9 @@ func (l *loop) wordsChanged() {
 
 // hearHost takes in what a host says of itself.
 func (l *loop) hearHost(n *node) {
-	before := n.ready.status
+	before := n.ready().Status
 	l.publishNode(n)
-	if n.ready.status != before {
+	if n.ready().Status != before {
 		n.readyAt = l.now()
 		l.planAll() // it may be that an update goes on without it, or waits for it again
 	}
@@ -98,8 +98,8 @@ func (l *loop) wordOf(d *daemonSet, name string) daemonset.Status {
 	}
 	word := l.asHeard(d.others[name], name)
 	word.Unheard = word.Generation < d.object.Generation
-	if ready := l.nodes[name].ready; word.Unheard && word.Silent == "" && ready.status == corev1.ConditionFalse {
-		word.Silent, word.SilentSince = ready.message, ready.since.Time // it decides nothing before it knows what runs there
+	if ready := l.nodes[name].ready(); word.Unheard && word.Silent == "" && ready.Status == corev1.ConditionFalse {
+		word.Silent, word.SilentSince = ready.Message, ready.LastTransitionTime.Time // it decides nothing before it knows what runs there
 	}
 	return word
 }

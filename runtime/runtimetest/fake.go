@@ -26,6 +26,7 @@ type Fake struct {
 	deaf        map[string]bool
 	exec        func(id string, e runtime.ExecConfig) (int, error)
 	send        func(runtime.Event)
+	collection  runtime.ImageCollection
 	down        bool
 	subscribers map[*subscriber]bool
 }
@@ -263,6 +264,22 @@ func (f *Fake) ImportImages(ctx context.Context) error { return f.answer(ctx, "i
 
 // ImageUsage is one image of 1 MiB.
 func (f *Fake) ImageUsage() (count int, bytes int64) { return 1, 1 << 20 }
+
+// ImageStore is nowhere.
+func (f *Fake) ImageStore(ctx context.Context) (string, error) { return "", f.answer(ctx, "store") }
+
+// ImageRoomWanted never rings.
+func (f *Fake) ImageRoomWanted() <-chan struct{} { return nil }
+
+// CollectImages removes what SetCollection says.
+func (f *Fake) CollectImages(ctx context.Context, pinned []string) (runtime.ImageCollection, error) {
+	if err := f.call(ctx, "collect images but %s", strings.Join(pinned, " ")); err != nil {
+		return runtime.ImageCollection{}, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.collection, nil
+}
 
 // Close does nothing.
 func (f *Fake) Close() error { return nil }

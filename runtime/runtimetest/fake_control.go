@@ -49,6 +49,13 @@ func (f *Fake) SetExec(exec func(id string, e runtime.ExecConfig) (int, error)) 
 	f.exec = exec
 }
 
+// SetCollection is what CollectImages does.
+func (f *Fake) SetCollection(c runtime.ImageCollection) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.collection = c
+}
+
 // SetSend has events handed to a function, besides those who subscribed.
 func (f *Fake) SetSend(send func(runtime.Event)) {
 	f.mu.Lock()
