@@ -125,6 +125,7 @@ func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers, f *fleet
 		OnEnded:  func(uid string) { l.statuses.hasEnded(types.UID(uid)) },
 		OnGone:   func(uid string) { l.statuses.wentAway(types.UID(uid)) },
 		Prefetch: make(chan struct{}, prefetchesAtOnce),
+		Checks:   pod.NewChecks(),
 		OnEvent: func(p *corev1.Pod, eventType, reason, message string) {
 			if eventType == corev1.EventTypeWarning {
 				log.Warn(message, "reason", reason, "pod", p.Namespace+"/"+p.Name)

@@ -65,6 +65,8 @@ type Config struct {
 	Log           *slog.Logger
 	// Prefetch holds one value for each image that is being pulled in StageImages: its capacity bounds them. nil is no bound.
 	Prefetch chan struct{}
+	// Checks bounds the probes that are asked at once. nil is no bound.
+	Checks *Checks
 	// OnPrepared is called with every change of how far a pod is that may not run yet (Begin.Stage): whether all is made, and
 	// what keeps it from that ("CamelCaseReason: message"), "" while nothing does. It must not block.
 	OnPrepared func(uid string, prepared bool, trouble string)

@@ -30,7 +30,7 @@ type probing struct {
 	passing   bool      // what holds before the first answer, or held before the agent was restarted
 }
 
-// probed is what a probe found out.
+// probed is what a probe found out: its result is new, or there is something to tell of one check.
 type probed struct {
 	id   string
 	kind probeKind
@@ -40,5 +40,25 @@ type probed struct {
 	gaveUp bool
 	// failed: this one time it failed, whatever the thresholds say, and output is why.
 	failed bool
-	output string
+	// warned: it passed, but not as it should; output is how.
+	warned bool
+	// errored: it could not be made, which counts for nothing; output is why.
+	errored bool
+	output  string
+}
+
+// news is what users are told of a check, in the words of the kubelet's prober; false: nothing.
+func (p probed) news() (n news, ok bool) {
+	n = news{kind: corev1.EventTypeWarning, reason: "Unhealthy"}
+	switch {
+	case p.failed:
+		n.message = string(p.kind) + " probe failed: " + p.output
+	case p.errored:
+		n.message = string(p.kind) + " probe errored and resulted in unknown state: " + p.output
+	case p.warned:
+		n.reason, n.message = "ProbeWarning", string(p.kind)+" probe warning: "+p.output
+	default:
+		return news{}, false
+	}
+	return n, true
 }
