@@ -152,7 +152,11 @@ func TestMounts(t *testing.T) {
 		"private":   {runtime.Mount{Source: volume, Destination: "/v"}, "grep ' /v ' /proc/self/mountinfo | cut -d' ' -f7", "-\n"},
 		"slave":     {runtime.Mount{Source: volume, Destination: "/v", Propagation: "rslave"}, "grep ' /v ' /proc/self/mountinfo | cut -d' ' -f7 | cut -d: -f1", "master\n"},
 		"shared":    {runtime.Mount{Source: volume, Destination: "/v", Propagation: "rshared"}, "grep ' /v ' /proc/self/mountinfo | cut -d' ' -f7 | cut -d: -f1", "shared\n"},
-		"over shm":  {runtime.Mount{Source: volume, Destination: "/dev/shm"}, "grep -c ' /dev/shm ' /proc/self/mountinfo", "1\n"},
+		"options": {
+			runtime.Mount{Source: volume, Destination: "/v", Options: []string{"noexec", "nosuid", "nodev"}},
+			"grep ' /v ' /proc/self/mountinfo | cut -d' ' -f6", "rw,nosuid,nodev,noexec,relatime\n",
+		},
+		"over shm": {runtime.Mount{Source: volume, Destination: "/dev/shm"}, "grep -c ' /dev/shm ' /proc/self/mountinfo", "1\n"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			h := *h

@@ -36,6 +36,7 @@ func TestUser(t *testing.T) {
 		"runAsUser 0":                {"app", runtime.Security{RunAsUser: id64(0)}, "uid=0(root) gid=0(root) groups=0(root),44(video)"},
 		"runAsGroup":                 {"app", runtime.Security{RunAsGroup: id64(5)}, "uid=1000(app) gid=5 groups=5,29(audio),44(video)"},
 		"supplemental":               {"app", runtime.Security{SupplementalGroups: []int64{44, 7}}, "uid=1000(app) gid=2000(app) groups=7,29(audio),44(video),2000(app)"},
+		"only these":                 {"app", runtime.Security{SupplementalGroups: []int64{7}, OnlyTheseGroups: true}, "uid=1000(app) gid=2000(app) groups=7,2000(app)"},
 		"non-root, image is root":    {"", runtime.Security{RunAsNonRoot: true}, ""},
 		"non-root, image has a name": {"app", runtime.Security{RunAsNonRoot: true}, ""},
 		"non-root, image has a uid":  {"1000:0", runtime.Security{RunAsNonRoot: true}, "uid=1000(app) gid=0(root) groups=0(root),29(audio),44(video)"},

@@ -182,7 +182,8 @@ func specMount(s *oci.Spec, m Mount) (specs.Mount, error) {
 		access = "ro"
 	}
 	if m.Source == "tmpfs" {
-		return specs.Mount{Destination: m.Destination, Type: "tmpfs", Source: "tmpfs", Options: []string{"nosuid", "nodev", access}}, nil
+		options := append([]string{"nosuid", "nodev", access}, m.Options...)
+		return specs.Mount{Destination: m.Destination, Type: "tmpfs", Source: "tmpfs", Options: options}, nil
 	}
 	if _, err := os.Stat(m.Source); errors.Is(err, fs.ErrNotExist) { // as every kubelet's runtime does
 		if err := os.MkdirAll(m.Source, 0o755); err != nil {
@@ -193,7 +194,8 @@ func specMount(s *oci.Spec, m Mount) (specs.Mount, error) {
 	if err != nil {
 		return specs.Mount{}, err
 	}
-	return specs.Mount{Destination: m.Destination, Type: "bind", Source: m.Source, Options: []string{"rbind", propagation, access}}, nil
+	options := append([]string{"rbind", propagation, access}, m.Options...)
+	return specs.Mount{Destination: m.Destination, Type: "bind", Source: m.Source, Options: options}, nil
 }
 
 // propagate is the mount's propagation, of which the container's root must be a part.

@@ -77,6 +77,8 @@ type Mount struct {
 	RecursiveReadOnly bool
 	// Propagation is "private" (default), "rslave" or "rshared".
 	Propagation string
+	// Options are "noexec", "nodev" and "nosuid".
+	Options []string
 }
 
 // Resources are cgroup values; zero means unset.
@@ -100,6 +102,8 @@ type Security struct {
 	// RunAsNonRoot refuses to create the container when the effective user is 0 or a name that cannot be verified.
 	RunAsNonRoot       bool
 	SupplementalGroups []int64
+	// OnlyTheseGroups leaves out the groups that the image's /etc/group gives the user.
+	OnlyTheseGroups bool
 	// AddCapabilities and DropCapabilities are normalised: "CAP_NET_ADMIN", or "ALL".
 	AddCapabilities  []string
 	DropCapabilities []string

@@ -14,7 +14,8 @@ import (
 )
 
 // effectiveUser is who the container's process is. The image names its user by number or by name, with or without a group;
-// the container's security context overrides each. Groups that the image's /etc/group gives the user are added.
+// the container's security context overrides each. Groups that the image's /etc/group gives the user are added, unless that is
+// not wanted.
 func effectiveUser(s Security, img *unpackedImage) (specs.User, error) {
 	name := img.config.User
 	if s.RunAsUser != nil {
@@ -39,7 +40,9 @@ func effectiveUser(s Security, img *unpackedImage) (specs.User, error) {
 	}
 	groups := []int64{gid}
 	for _, g := range member.Sgids {
-		groups = append(groups, int64(g))
+		if !s.OnlyTheseGroups {
+			groups = append(groups, int64(g))
+		}
 	}
 	return specsUser(int64(found.Uid), gid, append(groups, s.SupplementalGroups...))
 }

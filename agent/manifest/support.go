@@ -196,13 +196,9 @@ func is(value any) func(set) bool {
 }
 
 func (t table) podSecurity(path string) {
-	t.honour(path, "runAsUser", "runAsGroup", "runAsNonRoot", "supplementalGroups", "fsGroup", "sysctls[].name", "sysctls[].value",
+	t.honour(path, "runAsUser", "runAsGroup", "runAsNonRoot", "supplementalGroups", "supplementalGroupsPolicy", "fsGroup", "sysctls[].name", "sysctls[].value",
 		"fsGroupChangePolicy") // Kubernetes ignores the policy for the kinds of volumes that are supported here
 	t.securityShared(path)
-	t.add(path+".supplementalGroupsPolicy", rule{
-		verdict: warned, when: is(corev1.SupplementalGroupsPolicyStrict),
-		text: "groups that the image gives its user are added too, as with Merge",
-	})
 	t.warn(path+".seLinuxChangePolicy", "volumes are not relabelled")
 }
 
@@ -227,11 +223,11 @@ func (t table) container(path string) {
 		"env[].valueFrom.configMapKeyRef.name", "env[].valueFrom.configMapKeyRef.key", "env[].valueFrom.configMapKeyRef.optional",
 		"env[].valueFrom.secretKeyRef.name", "env[].valueFrom.secretKeyRef.key", "env[].valueFrom.secretKeyRef.optional",
 		"volumeMounts[].name", "volumeMounts[].mountPath", "volumeMounts[].readOnly", "volumeMounts[].recursiveReadOnly",
-		"volumeMounts[].subPath", "volumeMounts[].subPathExpr", "volumeMounts[].mountPropagation")
+		"volumeMounts[].subPath", "volumeMounts[].subPathExpr", "volumeMounts[].mountPropagation",
+		"volumeMounts[].bindMountOptions")
 	t.honour(path+".env[].valueFrom.resourceFieldRef", "containerName", "resource", "divisor")
 	t.resources(path + ".resources")
 	t.refuse(path+".env[].valueFrom.fileKeyRef", "variables are not read from files: the container would start without this one")
-	t.warn(path+".volumeMounts[].bindMountOptions", "the volume is mounted without these options")
 	t.refuse(path+".volumeDevices", "there are no persistent volumes: the container would lack this device; mount it with hostPath")
 	t.warn(path+".stdinOnce", "stdin stays open after the first attach")
 	t.warn(path+".resizePolicy", "containers are not resized in place: a change of resources is an update")
@@ -281,27 +277,26 @@ func (t table) resources(path string) {
 	}
 }
 
-const fileOwner = "the file belongs to root, and to the group fsGroup if that is set"
-
 // volumes honours the types that package pod lays out and refuses all others.
 func (t table) volumes(path string) {
 	t.honour(path, "name", "hostPath.path", "hostPath.type",
 		"configMap.name", "configMap.optional", "configMap.defaultMode", "secret.secretName", "secret.optional", "secret.defaultMode",
-		"downwardAPI.defaultMode", "projected.defaultMode")
+		"downwardAPI.defaultMode", "projected.defaultMode",
+		"configMap.defaultUser", "secret.defaultUser", "downwardAPI.defaultUser", "projected.defaultUser", "emptyDir.mode")
 	t.items(path+".configMap.items[]", path+".secret.items[]")
 	t.downwardItems(path + ".downwardAPI.items[]")
 	t.add(path+".emptyDir.medium", rule{
-		verdict: refused, text: "only the disk and Memory are supported",
-		when: func(f set) bool { return f.value != corev1.StorageMediumMemory },
+		verdict: refused, text: "only the disk, Memory and HugePages are supported",
+		when: func(f set) bool {
+			medium := f.value.(corev1.StorageMedium)
+			return medium != corev1.StorageMediumMemory && medium != corev1.StorageMediumHugePages &&
+				!strings.HasPrefix(string(medium), string(corev1.StorageMediumHugePagesPrefix))
+		},
 	})
 	t.add(path+".emptyDir.sizeLimit", rule{
 		verdict: warned, text: "only the size of an emptyDir with medium: Memory is limited",
 		when: func(f set) bool { return f.parent.(corev1.EmptyDirVolumeSource).Medium != corev1.StorageMediumMemory },
 	})
-	t.warn(path+".emptyDir.mode", "the directory has mode 0777, as ever")
-	for _, name := range []string{".configMap", ".secret", ".downwardAPI", ".projected"} {
-		t.warn(path+name+".defaultUser", fileOwner)
-	}
 	source := path + ".projected.sources[]"
 	t.honour(source, "configMap.name", "configMap.optional", "secret.name", "secret.optional")
 	t.items(source+".configMap.items[]", source+".secret.items[]")
@@ -316,15 +311,13 @@ func (t table) volumes(path string) {
 
 func (t table) items(paths ...string) {
 	for _, path := range paths {
-		t.honour(path, "key", "path", "mode")
-		t.warn(path+".user", fileOwner)
+		t.honour(path, "key", "path", "mode", "user")
 	}
 }
 
 func (t table) downwardItems(path string) {
-	t.honour(path, "path", "mode", "fieldRef.apiVersion", "fieldRef.fieldPath",
+	t.honour(path, "path", "mode", "user", "fieldRef.apiVersion", "fieldRef.fieldPath",
 		"resourceFieldRef.containerName", "resourceFieldRef.resource", "resourceFieldRef.divisor")
-	t.warn(path+".user", fileOwner)
 }
 
 var unsupportedVolumes = volumeTexts()

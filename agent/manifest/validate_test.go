@@ -90,17 +90,20 @@ var invalidDaemonSets = []struct {
 		`spec.template.spec.containers[0].envFrom[1].prefix: Invalid value: "="`, `spec.template.spec.containers[0].envFrom[2].secretRef.name: Required value`,
 	}},
 	{"mounts", with("        volumeMounts: [{name: gone, mountPath: /a}, {name: v, mountPath: /a}, {name: v}, {name: v, mountPath: /b, subPath: /abs}, {name: v, mountPath: /c, subPath: a/../b}, " +
-		"{name: v, mountPath: /d, subPath: a, subPathExpr: b}, {name: v, mountPath: /e, mountPropagation: Bidirectional}, {name: v, mountPath: /f, recursiveReadOnly: Enabled}]\n      volumes: [{name: v}]\n"), []string{
+		"{name: v, mountPath: /d, subPath: a, subPathExpr: b}, {name: v, mountPath: /e, mountPropagation: Bidirectional}, {name: v, mountPath: /f, recursiveReadOnly: Enabled}, {name: v, mountPath: /g, bindMountOptions: [noexec, ro, noexec]}]\n      volumes: [{name: v}]\n"), []string{
 		`spec.template.spec.containers[0].volumeMounts[0].name: Not found: "gone"`, `spec.template.spec.containers[0].volumeMounts[1].mountPath: Invalid value: "/a": must be unique`,
 		`spec.template.spec.containers[0].volumeMounts[2].mountPath: Required value`, `spec.template.spec.containers[0].volumeMounts[3].subPath: Invalid value: "/abs": must be a relative path`,
 		`spec.template.spec.containers[0].volumeMounts[4].subPath: Invalid value: "a/../b": must not contain '..'`,
 		`spec.template.spec.containers[0].volumeMounts[5].subPathExpr: Invalid value: "b": subPathExpr and subPath are mutually exclusive`,
 		`spec.template.spec.containers[0].volumeMounts[6].mountPropagation: Forbidden: Bidirectional mount propagation is available only to privileged containers`,
 		`spec.template.spec.containers[0].volumeMounts[7].recursiveReadOnly: Forbidden: may only be specified when readOnly is true`,
+		`spec.template.spec.containers[0].volumeMounts[8].bindMountOptions[1]: Unsupported value: "ro"`,
+		`spec.template.spec.containers[0].volumeMounts[8].bindMountOptions[2]: Duplicate value: "noexec"`,
 	}},
 	{"volumes", with("      volumes: [{name: a}, {name: a}, {name: B}, {}, {name: c, hostPath: {path: rel/..}}, {name: d, hostPath: {path: /, type: Dir}}, {name: e, configMap: {defaultMode: 999}}, " +
 		"{name: f, secret: {secretName: x, items: [{key: k, path: ../x}, {path: /abs}]}}, {name: g, emptyDir: {}, hostPath: {path: /}}, {name: h, downwardAPI: {items: [{path: x}]}}, " +
-		"{name: i, projected: {sources: [{configMap: {name: a, items: [{key: k, path: p}]}}, {secret: {name: b, items: [{key: k, path: p}]}}, {}]}}]\n"), []string{
+		"{name: i, projected: {sources: [{configMap: {name: a, items: [{key: k, path: p}]}}, {secret: {name: b, items: [{key: k, path: p}]}}, {}]}}, " +
+		"{name: j, emptyDir: {mode: 1024}}, {name: k, secret: {secretName: x, defaultUser: -1, items: [{key: k, path: x, user: -2}]}}]\n"), []string{
 		`spec.template.spec.volumes[1].name: Duplicate value: "a"`, `spec.template.spec.volumes[2].name: Invalid value: "B"`, `spec.template.spec.volumes[3].name: Required value`,
 		`spec.template.spec.volumes[4].hostPath.path: Invalid value: "rel/..": must not contain '..'`, `spec.template.spec.volumes[4].hostPath.path: Invalid value: "rel/..": must be an absolute path`,
 		`spec.template.spec.volumes[5].hostPath.type: Unsupported value: "Dir"`, `spec.template.spec.volumes[6].configMap.name: Required value`,
@@ -110,6 +113,8 @@ var invalidDaemonSets = []struct {
 		`spec.template.spec.volumes[9].downwardAPI.items[0]: Required value: one of fieldRef and resourceFieldRef is required`,
 		`spec.template.spec.volumes[10].projected.sources[1].secret.items: Invalid value: "p": conflicting duplicate paths`,
 		`spec.template.spec.volumes[10].projected.sources[2]: Forbidden: must specify exactly 1 volume type, not 0`,
+		`spec.template.spec.volumes[11].emptyDir.mode: Invalid value: 1024: must be a number between 0 and 01777 (octal), both inclusive`,
+		`spec.template.spec.volumes[12].secret.defaultUser: Invalid value: -1`, `spec.template.spec.volumes[12].secret.items[0].user: Invalid value: -2`,
 	}},
 	{"resources", with("        resources: {limits: {cpu: 1, memory: -1, gpu: 1, example.com/x: 500m}, requests: {cpu: 2, hugepages-2Mi: 2Mi}}\n"), []string{
 		`spec.template.spec.containers[0].resources.limits[example.com/x]: Invalid value: "500m": must be an integer`,
@@ -167,10 +172,10 @@ var invalidDaemonSets = []struct {
 		`spec.template.spec.dnsPolicy: Unsupported value: "Magic"`, "spec.template.spec.dnsConfig.nameservers[0]: Invalid value", "spec.template.spec.dnsConfig.searches[0]: Invalid value", "spec.template.spec.dnsConfig.options[0]: Required value",
 	}},
 	{"DNS without servers", with("      dnsPolicy: None\n"), []string{"spec.template.spec.dnsConfig.nameservers: Required value"}},
-	{"Ours: volumes without a driver", with("      volumes: [{name: a, nfs: {server: x, path: /}}, {name: b, persistentVolumeClaim: {claimName: x}}, {name: c, emptyDir: {medium: HugePages}}]\n"), []string{
+	{"Ours: volumes without a driver", with("      volumes: [{name: a, nfs: {server: x, path: /}}, {name: b, persistentVolumeClaim: {claimName: x}}, {name: c, emptyDir: {medium: Paper}}, {name: d, emptyDir: {medium: HugePages-1Gi}}]\n"), []string{
 		"spec.template.spec.volumes[0].nfs: Forbidden: picket cannot do this: nfs volumes are not mounted: the volume would be missing",
 		"spec.template.spec.volumes[1].persistentVolumeClaim: Forbidden: picket cannot do this: there are no persistent volumes",
-		"spec.template.spec.volumes[2].emptyDir.medium: Forbidden: picket cannot do this: only the disk and Memory are supported",
+		"spec.template.spec.volumes[2].emptyDir.medium: Forbidden: picket cannot do this: only the disk, Memory and HugePages are supported",
 	}},
 }
 

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"path"
 	"reflect"
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
@@ -50,21 +51,24 @@ func validateVolumeSource(s *corev1.VolumeSource, path *field.Path) field.ErrorL
 		if limit := s.EmptyDir.SizeLimit; limit != nil && limit.Sign() < 0 {
 			errs = append(errs, field.Forbidden(path.Child("emptyDir", "sizeLimit"), "SizeLimit field must be a valid resource quantity"))
 		}
+		if mode := s.EmptyDir.Mode; mode != nil && (*mode < 0 || *mode > 0o1777) {
+			errs = append(errs, field.Invalid(path.Child("emptyDir", "mode"), *mode, "must be a number between 0 and 01777 (octal), both inclusive"))
+		}
 	case s.HostPath != nil:
 		errs = append(errs, validateHostPath(s.HostPath, path.Child("hostPath"))...)
 	case s.Secret != nil:
 		at := path.Child("secret")
 		errs = append(errs, required(s.Secret.SecretName, at.Child("secretName"))...)
-		errs = append(errs, validateMode(s.Secret.DefaultMode, at.Child("defaultMode"))...)
+		errs = append(errs, validateOwned(s.Secret.DefaultMode, s.Secret.DefaultUser, at.Child("defaultMode"), at.Child("defaultUser"))...)
 		errs = append(errs, validateItems(s.Secret.Items, at.Child("items"))...)
 	case s.ConfigMap != nil:
 		at := path.Child("configMap")
 		errs = append(errs, required(s.ConfigMap.Name, at.Child("name"))...)
-		errs = append(errs, validateMode(s.ConfigMap.DefaultMode, at.Child("defaultMode"))...)
+		errs = append(errs, validateOwned(s.ConfigMap.DefaultMode, s.ConfigMap.DefaultUser, at.Child("defaultMode"), at.Child("defaultUser"))...)
 		errs = append(errs, validateItems(s.ConfigMap.Items, at.Child("items"))...)
 	case s.DownwardAPI != nil:
 		at := path.Child("downwardAPI")
-		errs = append(errs, validateMode(s.DownwardAPI.DefaultMode, at.Child("defaultMode"))...)
+		errs = append(errs, validateOwned(s.DownwardAPI.DefaultMode, s.DownwardAPI.DefaultUser, at.Child("defaultMode"), at.Child("defaultUser"))...)
 		errs = append(errs, validateDownwardAPI(s.DownwardAPI.Items, at.Child("items"))...)
 	case s.Projected != nil:
 		errs = append(errs, validateProjected(s.Projected, path.Child("projected"))...)
@@ -98,11 +102,16 @@ func validateHostPath(h *corev1.HostPathVolumeSource, at *field.Path) field.Erro
 		corev1.HostPathFileOrCreate, corev1.HostPathSocket, corev1.HostPathCharDev, corev1.HostPathBlockDev)...)
 }
 
-func validateMode(mode *int32, path *field.Path) field.ErrorList {
+// validateOwned is about the mode and the owner of files.
+func validateOwned(mode *int32, user *int64, modeAt, userAt *field.Path) field.ErrorList {
+	var errs field.ErrorList
 	if mode != nil && (*mode < 0 || *mode > 0o777) {
-		return field.ErrorList{field.Invalid(path, *mode, "must be a number between 0 and 0777 (octal), both inclusive")}
+		errs = append(errs, field.Invalid(modeAt, *mode, "must be a number between 0 and 0777 (octal), both inclusive"))
 	}
-	return nil
+	if user != nil {
+		errs = append(errs, invalid(userAt, *user, validation.IsValidUserID(*user))...)
+	}
+	return errs
 }
 
 func validateItems(items []corev1.KeyToPath, path *field.Path) field.ErrorList {
@@ -111,7 +120,7 @@ func validateItems(items []corev1.KeyToPath, path *field.Path) field.ErrorList {
 		at := path.Index(i)
 		errs = append(errs, required(item.Key, at.Child("key"))...)
 		errs = append(errs, validateFilePath(item.Path, at.Child("path"))...)
-		errs = append(errs, validateMode(item.Mode, at.Child("mode"))...)
+		errs = append(errs, validateOwned(item.Mode, item.User, at.Child("mode"), at.Child("user"))...)
 	}
 	return errs
 }
@@ -142,7 +151,7 @@ func validateDownwardAPI(items []corev1.DownwardAPIVolumeFile, path *field.Path)
 	for i, item := range items {
 		at := path.Index(i)
 		errs = append(errs, validateFilePath(item.Path, at.Child("path"))...)
-		errs = append(errs, validateMode(item.Mode, at.Child("mode"))...)
+		errs = append(errs, validateOwned(item.Mode, item.User, at.Child("mode"), at.Child("user"))...)
 		switch {
 		case item.FieldRef != nil && item.ResourceFieldRef != nil:
 			errs = append(errs, field.Invalid(at, "resource", "fieldRef and resourceFieldRef can not be specified simultaneously"))
@@ -158,7 +167,7 @@ func validateDownwardAPI(items []corev1.DownwardAPIVolumeFile, path *field.Path)
 }
 
 func validateProjected(p *corev1.ProjectedVolumeSource, path *field.Path) field.ErrorList {
-	errs := validateMode(p.DefaultMode, path.Child("defaultMode"))
+	errs := validateOwned(p.DefaultMode, p.DefaultUser, path.Child("defaultMode"), path.Child("defaultUser"))
 	files := sets.New[string]()
 	file := func(name string, at *field.Path) {
 		if files.Has(name) {
@@ -246,6 +255,13 @@ func validateMountOptions(m *corev1.VolumeMount, c *corev1.Container, at *field.
 	if m.MountPropagation != nil && *m.MountPropagation == corev1.MountPropagationBidirectional &&
 		(c.SecurityContext == nil || !isTrue(c.SecurityContext.Privileged)) {
 		errs = append(errs, field.Forbidden(at.Child("mountPropagation"), "Bidirectional mount propagation is available only to privileged containers"))
+	}
+	options := at.Child("bindMountOptions")
+	for i, option := range m.BindMountOptions {
+		errs = append(errs, oneOf(option, options.Index(i), "noexec", "nodev", "nosuid")...)
+		if slices.Contains(m.BindMountOptions[:i], option) {
+			errs = append(errs, field.Duplicate(options.Index(i), option))
+		}
 	}
 	if m.RecursiveReadOnly == nil || *m.RecursiveReadOnly == corev1.RecursiveReadOnlyDisabled {
 		return errs

@@ -209,7 +209,7 @@ func (v volumes) volumeMount(a action, index int, env []string) (runtime.Mount, 
 	m := runtime.Mount{
 		Source: v.path(volume), Destination: vm.MountPath, ReadOnly: vm.ReadOnly,
 		RecursiveReadOnly: vm.RecursiveReadOnly != nil && *vm.RecursiveReadOnly != corev1.RecursiveReadOnlyDisabled,
-		Propagation:       propagation(vm.MountPropagation),
+		Propagation:       propagation(vm.MountPropagation), Options: vm.BindMountOptions,
 	}
 	if !filepath.IsAbs(m.Destination) {
 		m.Destination = filepath.Join("/", m.Destination)

@@ -85,6 +85,11 @@ func TestSecurityMergesContainerOverPod(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	strict := corev1.SupplementalGroupsPolicyStrict
+	pod.Spec.SecurityContext.SupplementalGroupsPolicy = &strict
+	if strictly, err := security(pod, c, ""); err != nil || got.OnlyTheseGroups || !strictly.OnlyTheseGroups {
+		t.Errorf("supplementalGroupsPolicy: %v", err)
+	}
 	profile := got.Seccomp
 	got.Seccomp = nil
 	want := runtime.Security{
@@ -143,7 +148,7 @@ func TestContainerAsTheRuntimeGetsIt(t *testing.T) {
 	c.Env = []corev1.EnvVar{{Name: "NAME", Value: "n"}}
 	c.VolumeMounts = []corev1.VolumeMount{
 		{Name: "host", MountPath: "/data/deep", MountPropagation: &both, ReadOnly: true},
-		{Name: "host", MountPath: "/data"},
+		{Name: "host", MountPath: "/data", BindMountOptions: []string{"noexec"}},
 		{Name: "host", MountPath: "/etc/hosts", SubPathExpr: "$(NAME)-hosts"},
 	}
 	inBubble(t, pod, func(b *bench) {
@@ -162,14 +167,14 @@ func TestContainerAsTheRuntimeGetsIt(t *testing.T) {
 		expect(t, "attempt label", got.Labels[LabelAttempt], "0")
 		dir := filepath.Join(b.cfg.Dir, testUID)
 		want := []runtime.Mount{
-			{Source: host, Destination: "/data", Propagation: "private"},
+			{Source: host, Destination: "/data", Propagation: "private", Options: []string{"noexec"}},
 			{Source: host, Destination: "/data/deep", Propagation: "rshared", ReadOnly: true},
 			{Source: dir + "/volume-subpaths/web/0/2", Destination: "/etc/hosts", Propagation: "private"},
 			{Source: dir + "/resolv.conf", Destination: "/etc/resolv.conf"},
 			{Source: dir + "/hostname", Destination: "/etc/hostname"},
 			{Source: dir + "/containers/web/0", Destination: "/dev/termination-log"},
 		}
-		if !slices.Equal(got.Mounts, want) {
+		if !reflect.DeepEqual(got.Mounts, want) {
 			t.Errorf("mounts:\n got %+v\nwant %+v", got.Mounts, want)
 		}
 		expect(t, "made subPath", modeOf(t, host+"/n-hosts").IsDir(), true)

@@ -14,27 +14,23 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// mountTmpfs mounts a tmpfs at dir unless one is there. size is in bytes; 0 leaves the kernel's default.
-func mountTmpfs(dir string, size int64, mode os.FileMode) error {
-	mounted, err := isTmpfs(dir)
+// mountAt mounts a file system of a kind that lives in memory at dir, unless one of its own is there.
+func mountAt(dir, kind string, magic int64, options string) error {
+	mounted, err := isMounted(dir, magic)
 	if err != nil || mounted {
 		return err
 	}
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("cannot make mount point: %w", err)
 	}
-	options := fmt.Sprintf("mode=%04o", mode)
-	if size > 0 {
-		options += ",size=" + strconv.FormatInt(size, 10)
-	}
-	if err := unix.Mount("tmpfs", dir, "tmpfs", unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
-		return fmt.Errorf("cannot mount tmpfs at %s: %w", dir, err)
+	if err := unix.Mount(kind, dir, kind, unix.MS_NOSUID|unix.MS_NODEV, options); err != nil {
+		return fmt.Errorf("cannot mount %s (%s) at %s: %w", kind, options, dir, err)
 	}
 	return nil
 }
 
-// isTmpfs says whether dir is the root of a tmpfs of its own. A directory that is not there is none.
-func isTmpfs(dir string) (bool, error) {
+// isMounted says whether dir is the root of a file system of its own, of the kind that magic tells. A directory that is not there is none.
+func isMounted(dir string, magic int64) (bool, error) {
 	var fs unix.Statfs_t
 	var here, above unix.Stat_t
 	err := unix.Statfs(dir, &fs)
@@ -50,7 +46,7 @@ func isTmpfs(dir string) (bool, error) {
 	if err != nil {
 		return false, fmt.Errorf("cannot look at the file system of %s: %w", dir, err)
 	}
-	return fs.Type == unix.TMPFS_MAGIC && here.Dev != above.Dev, nil
+	return fs.Type == magic && here.Dev != above.Dev, nil
 }
 
 // bindMount makes target show what the open descriptor refers to, however its path may be changed meanwhile.

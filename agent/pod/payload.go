@@ -14,11 +14,11 @@ func (f facts) payloadOf(v *corev1.Volume) (payload, bool, error) {
 	var err error
 	switch {
 	case v.ConfigMap != nil:
-		err = f.addConfigMap(p, v.ConfigMap.Name, v.ConfigMap.Items, v.ConfigMap.Optional, v.ConfigMap.DefaultMode)
+		err = f.addConfigMap(p, v.ConfigMap.Name, v.ConfigMap.Items, v.ConfigMap.Optional, owned{v.ConfigMap.DefaultMode, v.ConfigMap.DefaultUser})
 	case v.Secret != nil:
-		err = f.addSecret(p, v.Secret.SecretName, v.Secret.Items, v.Secret.Optional, v.Secret.DefaultMode)
+		err = f.addSecret(p, v.Secret.SecretName, v.Secret.Items, v.Secret.Optional, owned{v.Secret.DefaultMode, v.Secret.DefaultUser})
 	case v.DownwardAPI != nil:
-		err = f.addDownward(p, v.DownwardAPI.Items, v.DownwardAPI.DefaultMode)
+		err = f.addDownward(p, v.DownwardAPI.Items, owned{v.DownwardAPI.DefaultMode, v.DownwardAPI.DefaultUser})
 	case v.Projected != nil:
 		err = f.addProjected(p, v.Projected)
 	default:
@@ -29,15 +29,16 @@ func (f facts) payloadOf(v *corev1.Volume) (payload, bool, error) {
 
 // addProjected leaves out the sources that need an API server: serviceAccountToken, clusterTrustBundle, podCertificate.
 func (f facts) addProjected(p payload, s *corev1.ProjectedVolumeSource) error {
+	defaults := owned{s.DefaultMode, s.DefaultUser}
 	for _, source := range s.Sources {
 		var err error
 		switch {
 		case source.ConfigMap != nil:
-			err = f.addConfigMap(p, source.ConfigMap.Name, source.ConfigMap.Items, source.ConfigMap.Optional, s.DefaultMode)
+			err = f.addConfigMap(p, source.ConfigMap.Name, source.ConfigMap.Items, source.ConfigMap.Optional, defaults)
 		case source.Secret != nil:
-			err = f.addSecret(p, source.Secret.Name, source.Secret.Items, source.Secret.Optional, s.DefaultMode)
+			err = f.addSecret(p, source.Secret.Name, source.Secret.Items, source.Secret.Optional, defaults)
 		case source.DownwardAPI != nil:
-			err = f.addDownward(p, source.DownwardAPI.Items, s.DefaultMode)
+			err = f.addDownward(p, source.DownwardAPI.Items, defaults)
 		}
 		if err != nil {
 			return err
@@ -46,7 +47,7 @@ func (f facts) addProjected(p payload, s *corev1.ProjectedVolumeSource) error {
 	return nil
 }
 
-func (f facts) addConfigMap(p payload, name string, items []corev1.KeyToPath, optional *bool, mode *int32) error {
+func (f facts) addConfigMap(p payload, name string, items []corev1.KeyToPath, optional *bool, defaults owned) error {
 	o, err := f.configMap(name, optional)
 	if err != nil {
 		return err
@@ -58,22 +59,22 @@ func (f facts) addConfigMap(p payload, name string, items []corev1.KeyToPath, op
 	for k, v := range o.BinaryData {
 		data[k] = v
 	}
-	return addItems(p, "configmap", name, data, items, isTrue(optional), mode)
+	return addItems(p, "configmap", name, data, items, isTrue(optional), defaults)
 }
 
-func (f facts) addSecret(p payload, name string, items []corev1.KeyToPath, optional *bool, mode *int32) error {
+func (f facts) addSecret(p payload, name string, items []corev1.KeyToPath, optional *bool, defaults owned) error {
 	o, err := f.secret(name, optional)
 	if err != nil {
 		return err
 	}
-	return addItems(p, "secret", name, o.Data, items, isTrue(optional), mode)
+	return addItems(p, "secret", name, o.Data, items, isTrue(optional), defaults)
 }
 
 // addItems takes all keys, or the ones that items name.
-func addItems(p payload, kind, name string, data map[string][]byte, items []corev1.KeyToPath, optional bool, mode *int32) error {
+func addItems(p payload, kind, name string, data map[string][]byte, items []corev1.KeyToPath, optional bool, defaults owned) error {
 	if len(items) == 0 {
 		for k, v := range data {
-			p[k] = payloadFile{data: v, mode: fileMode(nil, mode)}
+			p[k] = defaults.file(v, nil, nil)
 		}
 		return nil
 	}
@@ -85,12 +86,12 @@ func addItems(p payload, kind, name string, data map[string][]byte, items []core
 		if !ok {
 			return configError("%s %q: references non-existent config key: %s", kind, name, item.Key)
 		}
-		p[path.Clean(item.Path)] = payloadFile{data: content, mode: fileMode(item.Mode, mode)}
+		p[path.Clean(item.Path)] = defaults.file(content, item.Mode, item.User)
 	}
 	return nil
 }
 
-func (f facts) addDownward(p payload, items []corev1.DownwardAPIVolumeFile, mode *int32) error {
+func (f facts) addDownward(p payload, items []corev1.DownwardAPIVolumeFile, defaults owned) error {
 	for _, item := range items {
 		var value string
 		var err error
@@ -103,20 +104,24 @@ func (f facts) addDownward(p payload, items []corev1.DownwardAPIVolumeFile, mode
 		if err != nil {
 			return fmt.Errorf("%s: %w", item.Path, err)
 		}
-		p[path.Clean(item.Path)] = payloadFile{data: []byte(value), mode: fileMode(item.Mode, mode)}
+		p[path.Clean(item.Path)] = defaults.file([]byte(value), item.Mode, item.User)
 	}
 	return nil
 }
 
-// fileMode is the item's mode, else the volume's, else Kubernetes' default.
-func fileMode(item, volume *int32) os.FileMode {
-	switch {
-	case item != nil:
-		return os.FileMode(*item)
-	case volume != nil:
-		return os.FileMode(*volume)
+// owned says whose a volume's files are, and who may do what with them; nil leaves that to Kubernetes' default.
+type owned struct {
+	mode *int32
+	user *int64
+}
+
+// file is a file of the volume; what its item says of it comes first.
+func (o owned) file(data []byte, mode *int32, user *int64) payloadFile {
+	f := payloadFile{data: data, mode: os.FileMode(corev1.ConfigMapVolumeSourceDefaultMode), uid: either(user, o.user)}
+	if m := either(mode, o.mode); m != nil {
+		f.mode = os.FileMode(*m)
 	}
-	return os.FileMode(corev1.ConfigMapVolumeSourceDefaultMode)
+	return f
 }
 
 // hasLiveVolumes says whether the pod has volumes that follow ConfigMaps and Secrets.

@@ -35,6 +35,7 @@ func security(pod *corev1.Pod, c *corev1.Container, seccompDir string) (runtime.
 		RunAsGroup:         either(k.RunAsGroup, p.RunAsGroup),
 		RunAsNonRoot:       isTrue(either(k.RunAsNonRoot, p.RunAsNonRoot)),
 		SupplementalGroups: slices.Clone(p.SupplementalGroups),
+		OnlyTheseGroups:    p.SupplementalGroupsPolicy != nil && *p.SupplementalGroupsPolicy == corev1.SupplementalGroupsPolicyStrict,
 		UnmaskedProc:       k.ProcMount != nil && *k.ProcMount == corev1.UnmaskedProcMount,
 		SELinux:            seLinux(either(k.SELinuxOptions, p.SELinuxOptions)),
 		AppArmorProfile:    appArmor(either(k.AppArmorProfile, p.AppArmorProfile)),

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 
+	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
 )
 
@@ -84,104 +85,66 @@ func (v volumes) mountOne(volume *corev1.Volume) error {
 	return v.mountPayload(volume, content)
 }
 
-func (v volumes) mountEmptyDir(volume *corev1.Volume) error {
-	medium, size := corev1.StorageMediumDefault, int64(0)
-	if e := volume.EmptyDir; e != nil {
-		medium = e.Medium
-		if e.SizeLimit != nil {
-			size = e.SizeLimit.Value()
-		}
-	}
-	switch medium {
-	case corev1.StorageMediumDefault:
-		return v.makeEmptyDir(v.path(volume))
-	case corev1.StorageMediumMemory:
-		return v.mountMemory(v.path(volume), size)
-	}
-	return fmt.Errorf("emptyDir medium %q is not supported", medium)
-}
-
-// makeEmptyDir makes the directory whole or not at all: once it is there, its mode and content are the containers'.
-func (v volumes) makeEmptyDir(dir string) error {
-	if _, err := os.Stat(dir); err == nil {
-		return nil
-	}
-	unfinished := dir + ".new" // no volume has a name with a dot
-	if err := os.MkdirAll(unfinished, 0o755); err != nil {
-		return fmt.Errorf("cannot make emptyDir: %w", err)
-	}
-	if err := v.open(unfinished); err != nil {
-		return err
-	}
-	if err := os.Rename(unfinished, dir); err != nil {
-		return fmt.Errorf("cannot make emptyDir: %w", err)
-	}
-	return nil
-}
-
-func (v volumes) mountMemory(dir string, size int64) error {
-	if mounted, err := isTmpfs(dir); err != nil || mounted {
-		return err
-	}
-	if err := mountTmpfs(dir, size, 0o777); err != nil {
-		return err
-	}
-	return v.open(dir)
-}
-
-// open lets every container write. The umask has narrowed what MkdirAll made.
-func (v volumes) open(dir string) error {
-	if err := os.Chmod(dir, 0o777); err != nil {
-		return fmt.Errorf("cannot open emptyDir to its containers: %w", err)
-	}
-	return v.own(dir, 0o660)
-}
-
 // mountPayload writes a volume made of API objects; all but ConfigMaps may hold secrets and are kept off the disk.
 func (v volumes) mountPayload(volume *corev1.Volume, content payload) error {
 	dir := v.path(volume)
 	if volume.ConfigMap == nil {
-		if err := mountTmpfs(dir, 0, 0o755); err != nil {
+		if err := mountAt(dir, "tmpfs", unix.TMPFS_MAGIC, "mode=0755"); err != nil {
 			return err
 		}
 	} else if err := os.MkdirAll(dir, 0o755); err != nil {
 		return fmt.Errorf("cannot make the volume's directory: %w", err)
 	}
+	if err := v.ownOne(dir, 0o440); err != nil {
+		return err
+	}
 	_, err := writePayload(dir, content, func(dir string) error { return v.own(dir, 0o440) })
 	return err
+}
+
+// fsGroup is the pod's, nil for none.
+func (v volumes) fsGroup() *int64 {
+	if sc := v.pod.Spec.SecurityContext; sc != nil {
+		return sc.FSGroup
+	}
+	return nil
 }
 
 // own gives what is below dir to the pod's fsGroup, as the kubelet does: the group gets what files allow in add, directories
 // pass the group on.
 func (v volumes) own(dir string, add fs.FileMode) error {
-	sc := v.pod.Spec.SecurityContext
-	if sc == nil || sc.FSGroup == nil {
+	if v.fsGroup() == nil {
 		return nil
 	}
-	group := int(*sc.FSGroup)
-	return filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
-		if err != nil {
-			return fmt.Errorf("cannot give %s to fsGroup %d: %w", path, group, err)
+	return filepath.WalkDir(dir, func(path string, _ fs.DirEntry, err error) error {
+		if err == nil {
+			err = v.ownOne(path, add)
 		}
-		if err := os.Lchown(path, -1, group); err != nil {
-			return fmt.Errorf("cannot give %s to fsGroup %d: %w", path, group, err)
-		}
-		if d.Type()&fs.ModeSymlink != 0 {
-			return nil
-		}
-		info, err := d.Info()
-		if err != nil {
-			return fmt.Errorf("cannot give %s to fsGroup %d: %w", path, group, err)
-		}
-		mode := info.Mode().Perm() | add
-		if d.IsDir() {
+		return err
+	})
+}
+
+// ownOne is own for one file or directory.
+func (v volumes) ownOne(path string, add fs.FileMode) error {
+	group := v.fsGroup()
+	if group == nil {
+		return nil
+	}
+	info, err := os.Lstat(path)
+	if err == nil {
+		err = os.Lchown(path, -1, int(*group))
+	}
+	if err == nil && info.Mode()&fs.ModeSymlink == 0 {
+		mode := info.Mode() | add
+		if info.IsDir() {
 			mode |= fs.ModeSetgid | 0o110
 		}
-		if err := os.Chmod(path, mode); err != nil {
-			return fmt.Errorf("cannot give %s to fsGroup %d: %w", path, group, err)
-		}
-		return nil
-	})
+		err = os.Chmod(path, mode)
+	}
+	if err != nil {
+		return fmt.Errorf("cannot give %s to fsGroup %d: %w", path, *group, err)
+	}
+	return nil
 }
 
 func (v volumes) byName(name string) *corev1.Volume {

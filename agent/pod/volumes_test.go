@@ -168,7 +168,7 @@ func TestSecretsAreKeptOffTheDisk(t *testing.T) {
 	}
 	expect(t, "mounts", len(mounts), 2)
 	for i := range v.pod.Spec.Volumes {
-		tmpfs, err := isTmpfs(v.path(&v.pod.Spec.Volumes[i]))
+		tmpfs, err := isMounted(v.path(&v.pod.Spec.Volumes[i]), unix.TMPFS_MAGIC)
 		expect(t, "tmpfs", fmt.Sprint(tmpfs, err), "true <nil>")
 	}
 	expect(t, "secret", content(t, v.path(&v.pod.Spec.Volumes[0])+"/pass"), "word")
@@ -216,6 +216,11 @@ func TestFSGroupOwnsSecrets(t *testing.T) {
 	}
 	expect(t, "mode", info.Mode(), 0o440)
 	expect(t, "group", info.Sys().(*syscall.Stat_t).Gid, 2000)
+	if info, err = os.Stat(v.path(&v.pod.Spec.Volumes[0])); err != nil {
+		t.Fatal(err)
+	}
+	expect(t, "the volume's mode", info.Mode(), fs.ModeDir|fs.ModeSetgid|0o755)
+	expect(t, "the volume's group", info.Sys().(*syscall.Stat_t).Gid, 2000)
 }
 
 func TestHostPathTypes(t *testing.T) {
@@ -342,7 +347,7 @@ func TestRemoveTreeNeverDeletesThroughAMount(t *testing.T) {
 func TestUnsupportedVolumeIsRefused(t *testing.T) {
 	for _, source := range []corev1.VolumeSource{
 		{NFS: &corev1.NFSVolumeSource{}},
-		{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumHugePages}},
+		{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: "Paper"}},
 	} {
 		v := testVolumes(t, volume("x", source))
 		if err := v.mount(t.Context()); err == nil || !strings.Contains(err.Error(), "not supported") {
