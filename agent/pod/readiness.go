@@ -43,8 +43,8 @@ func (m *machine) probed(p probed, now time.Time) {
 	if c == nil || c.state != running {
 		return
 	}
-	if p.failed {
-		m.report(corev1.EventTypeWarning, "Unhealthy", "%s probe failed: %s", p.kind, p.output)
+	if n, ok := p.news(); ok {
+		m.news = append(m.news, n)
 	}
 	switch p.kind {
 	case startupProbe:

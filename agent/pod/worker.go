@@ -156,6 +156,8 @@ func (w *Worker) run(all, starts context.Context, m *machine) {
 	timer := time.NewTimer(time.Hour)
 	defer timer.Stop()
 	p := &publisher{worker: w}
+	probes := newProber(w.cfg, func(x probed) { w.post(func(m *machine, now time.Time) { m.probed(x, now) }) })
+	defer func() { <-probes.stop() }()
 	inFlight := 0
 	abandoned := all.Done()
 	for {
@@ -165,6 +167,7 @@ func (w *Worker) run(all, starts context.Context, m *machine) {
 				inFlight++
 				go w.effect(all, starts, a, func() { inFlight-- })
 			}
+			probes.want(m.probings())
 			p.publish(m, now)
 		}
 		if inFlight == 0 && !p.saving && (m.gone || all.Err() != nil) {
