@@ -25,8 +25,10 @@ type daemonSet struct {
 	revisions []*appsv1.ControllerRevision
 	known     bool
 	memory    memory
+	unkept    bool // the disk does not have all of memory
 	said      daemonset.Said
 	loaded    daemonset.Version // that was here when the agent started
+	returned  time.Time         // since when somebody is waited for that the version was to go on without; zero is nobody
 	dirty     bool              // to be planned
 	wakeUp    time.Time
 
@@ -141,7 +143,7 @@ func (l *loop) shown(objects []cluster.Object) {
 // overwritten tells of a write that was lost: two hosts took one of the same object, without knowledge of each other.
 func (l *loop) overwritten(o cluster.Overwrite) {
 	_, own := hostOf(o.Loser.Key)
-	if _, excluded := excludes(o.Loser.Key); own || excluded {
+	if _, _, excluded := excludes(o.Loser.Key); own || excluded {
 		return
 	}
 	ref, err := refOfKey(o.Loser.Key)
@@ -170,7 +172,7 @@ func (l *loop) show(o cluster.Object) error {
 	if name, ok := hostOf(o.Key); ok {
 		return l.showHost(name, o)
 	}
-	if name, ok := excludes(o.Key); ok {
+	if name, _, ok := excludes(o.Key); ok {
 		l.showExclusion(name)
 		return nil
 	}

@@ -66,6 +66,7 @@ func openFleet(cfg Config, log *slog.Logger, db *bbolt.DB, identity func() *pki.
 	f.store.SealWith(&cluster.Seal{Fleet: cfg.Cluster.Name, Auth: auth, Permit: mayWrite, Revoked: func(node string, issued int64) bool {
 		return f.roster.Refused(node, time.Unix(issued, 0))
 	}})
+	f.store.ForgetWhen(f.isVoid)
 	f.statuses, err = cluster.OpenStatuses(db, cfg.Cluster.Name, cfg.Node.Name, auth, f.roster)
 	return f, err
 }
@@ -149,12 +150,13 @@ func (f *fleet) members() cluster.Snapshot {
 	return f.membership.Snapshot()
 }
 
-// standings are where all hosts stand, and what that is known by. A host that has not joined is a fleet of one.
+// standings are where all hosts stand, and what that is known by. A host that has never joined is a fleet of one; one that is about to
+// join goes by what it knew.
 func (f *fleet) standings() (sum [32]byte, list []cluster.Standing) {
-	if f.membership == nil {
+	if list = f.roster.All(); f.membership == nil && len(list) == 0 {
 		return sum, []cluster.Standing{{Node: f.cfg.Node.Name, Entry: 1}}
 	}
-	return f.roster.Digest(), f.roster.All()
+	return f.roster.Digest(), list
 }
 
 // quiet are the hosts of which there was no word for longer than there should be.

@@ -172,8 +172,11 @@ const (
 // an authority that the fleet has no more. What hosts say of themselves is theirs to write.
 func (l *loop) adoptOrphans() {
 	l.toAdopt = l.now().Add(adoptEvery + rand.N(adoptWithin))
+	if err := l.store.Forget(); err != nil {
+		l.trouble("NotForgotten", fmt.Errorf("exclusions of updates that are over stay on the disk: %w", err))
+	}
 	for _, key := range l.store.Orphans() {
-		if _, excluded := excludes(key); excluded {
+		if _, _, excluded := excludes(key); excluded {
 			continue // its version is its content: who waits for the host excludes it anew
 		}
 		if owner, own := hostOf(key); l.out != "" || own && owner != l.node.name || !own && !l.fleet.door() {

@@ -81,7 +81,8 @@ type loop struct {
 	roster      map[string]daemonset.Entry // shared with the planner: never changed, but replaced
 	rosterNames []string                   // sorted, shared too
 	rosterSum   [32]byte
-	raisedAt    time.Time // this host's entry, last, by a rolling update
+	foundEntry  uint64    // this host's in the roster when the agent started; 0 is none
+	raisedAt    time.Time // it, last, by a rolling update
 
 	leaving      bool      // picket leave
 	out          string    // why this host is not in the fleet, "" when it is
@@ -137,6 +138,9 @@ func newLoop(cfg Config, log *slog.Logger, db *bbolt.DB, rt containers, f *fleet
 		l.trouble("StateDamaged", err)
 	}
 	l.readRoster()
+	if s, ok := f.roster.Standing(l.node.name); ok {
+		l.foundEntry = s.Entry
+	}
 	l.load()
 	l.tellHost()
 	l.turned.Store(l.now().Unix())

@@ -6,7 +6,6 @@ import (
 	"encoding/binary"
 	"encoding/hex"
 	"fmt"
-	"strings"
 	"time"
 
 	appsv1 "k8s.io/api/apps/v1"
@@ -76,10 +75,10 @@ func (l *loop) viewsChanged() {
 // commonOf is what all hosts agree on that have heard the same, and what stands for the contents that restart the DaemonSet's pods.
 func (l *loop) commonOf(name types.NamespacedName, d *daemonSet) (c daemonset.Common, config string) {
 	o, _ := l.store.Get(storeKey(manifest.RefOf(d.object)))
-	c = daemonset.Common{Generation: o.Version.Generation, Hash: o.Version.Hash, Roster: l.roster, Names: l.rosterNames, Exclusions: map[string]uint64{}}
+	c = daemonset.Common{Generation: o.Version.Generation, Hash: o.Version.Hash, Roster: l.roster, Names: l.rosterNames, Exclusions: map[string]daemonset.Exclusion{}}
 	for node := range l.roster {
 		if e, ok := l.exclusionOf(name, node, c); ok && l.store.Believed(exclusionKey(name, node)) {
-			c.Exclusions[node] = e.entry()
+			c.Exclusions[node] = daemonset.Exclusion{Entry: e.entry(), Lifted: e.lifted()}
 		}
 	}
 	versions, config := l.configsOf(d.object)
@@ -133,82 +132,6 @@ func (l *loop) helpless(node string, d *daemonSet) bool {
 		return false
 	}
 	return true
-}
-
-// exclusion is up to which entry a version of a DaemonSet goes on without a host. It is an object of its own, whose version says it all:
-// hosts that exclude the same write the same, and the one for a later version of the DaemonSet, or a higher entry, wins.
-//
-//	generation: the DaemonSet's; hash: the first 20 bytes of the DaemonSet's | entry 8 | attempt 4
-type exclusion cluster.Version
-
-const (
-	exclusionKind = "Exclusion"
-	excludedHash  = 20
-)
-
-func exclusionKey(ds types.NamespacedName, node string) string {
-	return exclusionKind + "/" + ds.String() + "/" + node
-}
-
-func newExclusion(c daemonset.Common, entry uint64, attempt uint32) exclusion {
-	e := exclusion{Generation: c.Generation, Hash: c.Hash}
-	binary.BigEndian.PutUint64(e.Hash[excludedHash:], entry)
-	binary.BigEndian.PutUint32(e.Hash[excludedHash+8:], attempt)
-	return e
-}
-
-func (e exclusion) entry() uint64 { return binary.BigEndian.Uint64(e.Hash[excludedHash:]) }
-
-func (e exclusion) attempt() uint32 { return binary.BigEndian.Uint32(e.Hash[excludedHash+8:]) }
-
-// exclusionOf is the one of a host from the version that is now; false when there is none.
-func (l *loop) exclusionOf(name types.NamespacedName, node string, c daemonset.Common) (exclusion, bool) {
-	o, ok := l.store.Get(exclusionKey(name, node))
-	same := o.Version.Generation == c.Generation && [excludedHash]byte(o.Version.Hash[:]) == [excludedHash]byte(c.Hash[:])
-	return exclusion(o.Version), ok && same
-}
-
-// excludes says which DaemonSet an object is an exclusion of; false when it is something else.
-func excludes(key string) (ds types.NamespacedName, ok bool) {
-	parts := strings.SplitN(key, "/", 4)
-	if len(parts) != 4 || parts[0] != exclusionKind {
-		return ds, false
-	}
-	return types.NamespacedName{Namespace: parts[1], Name: parts[2]}, true
-}
-
-func (l *loop) showExclusion(name types.NamespacedName) {
-	if d, ok := l.daemonSets[name]; ok {
-		d.viewStale, d.dirty = true, true
-	}
-}
-
-// exclude lets a DaemonSet's present version go on without hosts, if this one is a door that knows what the others do.
-func (l *loop) exclude(name types.NamespacedName, d *daemonSet, hosts map[string]uint64) {
-	if len(hosts) == 0 || l.mayWrite() != nil || !l.fleet.isSynced() {
-		return
-	}
-	var writes []cluster.Write
-	for node, entry := range hosts {
-		if _, told := d.others[node]; !told && d.common.Version() == d.loaded {
-			continue // whoever heard its last word may have forgotten it: it may have been in its turn
-		}
-		if m := l.members[node]; !l.met[node] && l.now().Before(m.Since.Add(meetWithin)) {
-			d.wakeUpBy(m.Since.Add(meetWithin))
-			continue
-		}
-		attempt := uint32(0)
-		if e, ok := l.exclusionOf(name, node, d.common); ok && e.entry() == entry {
-			attempt = e.attempt() + 1 // whoever wrote it was deleted
-		}
-		v := cluster.Version(newExclusion(d.common, entry, attempt))
-		writes = append(writes, cluster.Write{Key: exclusionKey(name, node), Version: &v, Author: "picketd"})
-		l.trouble("Excluded", fmt.Errorf("%s is lost: the update of DaemonSet %s goes on without it; it updates itself when it returns", node, name))
-	}
-	if err := l.commit(writes); err != nil {
-		l.trouble("NotExcluded", fmt.Errorf("the update of DaemonSet %s waits for hosts that are lost: %w", name, err))
-		d.wakeUpBy(l.now().Add(tick))
-	}
 }
 
 // raise has all hosts agree about this one anew. They hear it by gossip, and so does this one.

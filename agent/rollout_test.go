@@ -1,14 +1,19 @@
 package agent
 
 import (
+	"errors"
 	"fmt"
 	"math/rand/v2"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
+	"go.etcd.io/bbolt"
+
 	"github.com/picketd/picket/agent/daemonset"
+	"github.com/picketd/picket/cluster"
 	"github.com/picketd/picket/cluster/clustertest"
 	"k8s.io/apimachinery/pkg/types"
 )
@@ -119,10 +124,73 @@ func TestUpdateGoesOnWithoutALostHost(t *testing.T) {
 		f.hosts[0].apply(webOf("busybox:2", ""))
 		took, _ := f.rollsOut(20*time.Second, "busybox:2", 1)
 		t.Logf("two hosts without the third: %s", took)
+		if n := len(f.hosts[2].exclusions()); n != 1 {
+			t.Errorf("%d exclusions", n)
+		}
 		f.hosts[1].boot()
 		f.rollsOut(20*time.Second, "busybox:2", 1)
+		f.within(2*adoptEvery, "no exclusion is left, also none that comes from another host", func() bool {
+			return f.everywhere(func(h *fleetHost) bool { return len(h.exclusions()) == 0 })
+		})
 		f.hosts[2].apply(webOf("busybox:3", ""))
 		f.rollsOut(20*time.Second, "busybox:3", 1)
+	})
+}
+
+// exclusions are those in a host's store.
+func (h *fleetHost) exclusions() (list []string) {
+	for _, o := range h.loop.store.All() {
+		if _, _, ok := excludes(o.Key); ok {
+			list = append(list, o.Key)
+		}
+	}
+	return list
+}
+
+// An exclusion of an older version, of a host whose entry is above it, or of one that was deleted, means nothing any more.
+func TestVoidExclusions(t *testing.T) {
+	withFleet(t, 2, func(t *testing.T, f *testFleet) {
+		f.runWeb(2)
+		h := f.hosts[0]
+		key := "DaemonSet/default/web"
+		now, _ := h.loop.store.Get(key)
+		c := daemonset.Common{Generation: now.Version.Generation, Hash: now.Version.Hash}
+		standing, _ := h.loop.fleet.roster.Standing("host-02")
+		of := func(ds types.NamespacedName, node string, entry uint64) cluster.Object {
+			w := newExclusion(c, entry, 0).write(ds, node)
+			return cluster.Object{Key: w.Key, Version: *w.Version}
+		}
+		for name, c := range map[string]struct {
+			o    cluster.Object
+			want bool
+		}{
+			"of now":            {of(web, "host-02", standing.Entry), false},
+			"of a host's past":  {of(web, "host-02", standing.Entry-1), true},
+			"of a host to come": {of(web, "host-03", 1), false},
+			"of another kind":   {now, false},
+			"of an unknown set": {of(types.NamespacedName{Namespace: "default", Name: "db"}, "host-02", standing.Entry), false},
+		} {
+			if got := h.loop.fleet.isVoid(c.o); got != c.want {
+				t.Errorf("%s: void %t", name, got)
+			}
+		}
+		before := of(web, "host-02", standing.Entry)
+		h.apply(webOf("busybox:2", ""))
+		if !h.loop.fleet.isVoid(before) {
+			t.Error("one of the version before is not void")
+		}
+		now, _ = h.loop.store.Get(key)
+		c = daemonset.Common{Generation: now.Version.Generation, Hash: now.Version.Hash}
+		present := of(web, "host-02", standing.Entry)
+		if h.loop.fleet.isVoid(present) {
+			t.Error("one of the present version is void")
+		}
+		if err := h.delete(resourceNodes, "", "host-02"); err != nil {
+			t.Fatal(err)
+		}
+		if !h.loop.fleet.isVoid(present) {
+			t.Error("one of a host that was deleted is not void")
+		}
 	})
 }
 
@@ -343,4 +411,113 @@ func TestSurge(t *testing.T) {
 			return f.everywhere(func(h *fleetHost) bool { return h.runs("busybox:2") && h.own().Available })
 		})
 	})
+}
+
+// A host returns that the update goes on without, and cannot raise its entry, or decides nothing at all. All wait for it, but not for
+// long: then it is one that holds the update within the budget, and is named.
+func TestAHostThatReturnsAndCannotSaySo(t *testing.T) {
+	for name, c := range map[string]struct {
+		hold, release func(h *fleetHost)
+		updates       bool // though it is held
+	}{
+		"it cannot raise its entry": {
+			func(h *fleetHost) { h.loop.raisedAt = time.Now().Add(time.Hour) }, func(*fleetHost) {}, true,
+		},
+		"it decides nothing": { // a pod that it cannot keep a record of
+			func(h *fleetHost) { h.loop.strays["stray"], h.loop.pods.dir = h.fake.List(), "/dev/null" },
+			func(h *fleetHost) { h.loop.pods.dir = h.cfg.podsDir(); delete(h.loop.strays, "stray") }, false,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			withFleet(t, 5, func(t *testing.T, f *testFleet) {
+				f.runWeb(5)
+				last := f.hosts[4]
+				last.kill()
+				f.hosts[0].apply(strings.Replace(webUpdating("busybox:2", "2", ""), "spec:\n", "spec:\n  minReadySeconds: 10\n", 1))
+				f.within(time.Minute, "two hosts update", func() bool { return len(f.updating()) == 2 })
+				last.boot()
+				_ = last.do(func() error { c.hold(last); return nil })
+				named, most := false, 0
+				f.within(2*time.Minute, "the others run it", func() bool {
+					named = named || strings.Contains(f.hosts[3].own().Reason, "waiting for host-05, which the update was to go on without")
+					most = max(most, len(f.updating()))
+					return !slices.ContainsFunc(f.hosts[:4], func(h *fleetHost) bool { return !h.runs("busybox:2") || !h.own().Available })
+				})
+				if !named || most > 2 {
+					t.Errorf("it is named: %t; %d updated at a time", named, most)
+				}
+				if !c.updates && !last.runs("busybox:1") {
+					t.Error("it did something")
+				}
+				_ = last.do(func() error { c.release(last); return nil })
+				f.rollsOut(time.Minute, "busybox:2", 2)
+			})
+		})
+	}
+}
+
+// An agent that starts knows its fleet before it has joined it: it is not alone, and takes nothing down because of an update.
+func TestAnAgentThatStartsIsNotAlone(t *testing.T) {
+	withFleet(t, 3, func(t *testing.T, f *testFleet) {
+		f.runWeb(3)
+		first := f.hosts[0]
+		first.fake.SetFail("image busybox:2", errors.New("not found"))
+		f.hosts[1].apply(webOf("busybox:2", ""))
+		f.within(time.Minute, "the others run it", func() bool { return f.hosts[1].runs("busybox:2") && f.hosts[2].runs("busybox:2") })
+		if err := first.do(first.loop.fleet.raise); err != nil { // its entry is not the first any more, as that of a host that is alone
+			t.Fatal(err)
+		}
+		first.kill()
+		first.fake.SetFail("image busybox:2", nil)
+		first.testHost.boot()
+		time.Sleep(time.Minute)
+		if !first.runs("busybox:1") {
+			t.Error("it has taken its pod down")
+		}
+		first.stop()
+		first.boot()
+		f.rollsOut(time.Minute, "busybox:2", 1)
+	})
+}
+
+// A host whose disk is full cannot make the next pod, and is able to say so. It says it no less for having said it before in a life of
+// the agent that could not write that down: all agree about it anew before it starts.
+func TestAHostWithAFullDiskStandsAside(t *testing.T) {
+	withFleet(t, 3, func(t *testing.T, f *testFleet) {
+		f.runWeb(3)
+		first := f.hosts[0]
+		first.fake.SetFail("image busybox:2", errors.New("no space left on device"))
+		first.fillDisk()
+		f.hosts[1].apply(webOf("busybox:2", ""))
+		f.within(time.Minute, "the others run it", func() bool { return f.hosts[1].runs("busybox:2") && f.hosts[2].runs("busybox:2") })
+		if own := first.own(); !own.Aside || !first.runs("busybox:1") {
+			t.Errorf("it says %+v", own)
+		}
+		entry := func() uint64 { s, _ := first.loop.fleet.roster.Standing("host-01"); return s.Entry }
+		first.fake.SetFail("image busybox:2", nil)
+		time.Sleep(5 * time.Minute)
+		if !first.runs("busybox:1") {
+			t.Error("it has taken its pod down, and could not write that down")
+		}
+		before := entry()
+		first.kill()
+		first.boot()
+		f.rollsOut(time.Minute, "busybox:2", 1)
+		if entry() == before {
+			t.Error("its entry was not raised")
+		}
+	})
+}
+
+// fillDisk keeps what the planner remembers from being written, as long as the agent runs.
+func (h *fleetHost) fillDisk() {
+	h.t.Helper()
+	none, err := bbolt.Open(filepath.Join(h.t.TempDir(), "none"), 0o600, &bbolt.Options{NoSync: true})
+	if err == nil {
+		err = none.Close()
+	}
+	if err != nil {
+		h.t.Fatal(err)
+	}
+	_ = h.do(func() error { h.loop.state.db = none; return nil })
 }

@@ -87,6 +87,7 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 	l.pods.discardPrefetched(name, view.Revision)
 	observed := l.pods.observed(name)
 	observed.Failures, observed.Evictions, observed.Memory, observed.Said = d.memory.Failures, d.memory.Evictions, d.memory.Rollout, d.said
+	observed.Found = daemonset.Found{Version: d.loaded, Entry: l.foundEntry}
 	decision := daemonset.Plan(view, daemonset.Self{Node: l.node.current}, observed, now)
 	l.carryOut(ctx, name, d, decision, now)
 }
@@ -96,10 +97,14 @@ func (l *loop) carryOut(ctx context.Context, name types.NamespacedName, d *daemo
 	if !decision.WakeUp.IsZero() {
 		d.wakeUpBy(decision.WakeUp)
 	}
-	if err := l.remember(name, d, memory{Failures: decision.Failures, Evictions: decision.Evictions, Rollout: decision.Memory, Said: d.memory.Said}); err != nil {
-		l.trouble("NotRemembered", fmt.Errorf("nothing is done for DaemonSet %s: %w", name, err))
+	m := memory{Failures: decision.Failures, Evictions: decision.Evictions, Rollout: decision.Memory, Said: d.memory.Said}
+	if err := l.remember(name, d, m); err != nil {
 		d.wakeUpBy(now.Add(tick))
-		return
+		if !d.memory.saysNoMoreThan(m) {
+			l.trouble("NotRemembered", fmt.Errorf("nothing is done for DaemonSet %s: %w", name, err))
+			return
+		}
+		d.memory, d.unkept = m, true
 	}
 	d.said = decision.Said
 	for _, action := range decision.Actions {
@@ -122,6 +127,7 @@ func (l *loop) carryOut(ctx context.Context, name types.NamespacedName, d *daemo
 		l.raise(d, now)
 	}
 	l.exclude(name, d, decision.Exclude)
+	l.lift(name, d, decision.Returned, now)
 	if decision.Rollback {
 		l.rollBack(name, d)
 	}
@@ -158,7 +164,7 @@ func (l *loop) stopAll(name types.NamespacedName, d *daemonSet, now time.Time) {
 
 // remember makes the planner's memory durable when it changed.
 func (l *loop) remember(name types.NamespacedName, d *daemonSet, m memory) error {
-	if reflect.DeepEqual(m, d.memory) {
+	if reflect.DeepEqual(m, d.memory) && !d.unkept {
 		return nil
 	}
 	kept := &m
@@ -168,8 +174,15 @@ func (l *loop) remember(name types.NamespacedName, d *daemonSet, m memory) error
 	if err := l.state.remember(name.String(), kept); err != nil {
 		return fmt.Errorf("cannot keep the planner's memory: %w", err)
 	}
-	d.memory = m
+	d.memory, d.unkept = m, false
 	return nil
+}
+
+// saysNoMoreThan says whether all that is new now is what this host says: that it shall not start. A host whose disk is full has to be
+// able to say so. The agent goes by what it said as long as it runs, and the next one takes it that something was said (daemonset.Found).
+func (m memory) saysNoMoreThan(now memory) bool {
+	m.Rollout.Away = now.Rollout.Away
+	return reflect.DeepEqual(m, now)
 }
 
 // rememberSaid keeps what this host has acknowledged, once it has: a restarted agent that has forgotten it takes a host that died since

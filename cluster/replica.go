@@ -203,8 +203,11 @@ func (o objectReplica) merge(from string, records []record, patience int) (m mer
 
 var errPatience = errors.New("there were too many wrong signatures to look at it")
 
-// wants says whether an object is worth a closer look: it would win here, or it tells of a write that was lost.
+// wants says whether an object is worth a closer look: it is not void, and would win here or tells of a write that was lost.
 func (s *Store) wants(o Object) bool {
+	if s.isVoid(o) {
+		return false
+	}
 	current, ok := s.Get(o.Key)
 	return !ok || wins(o, current) || unaware(current, o)
 }

@@ -33,7 +33,8 @@ type Store struct {
 	path   string // of db, which forgets it when it is closed
 	origin string
 	now    func() time.Time
-	seal   *Seal // nil: nothing is signed, and nothing can be replicated
+	seal   *Seal             // nil: nothing is signed, and nothing can be replicated
+	void   func(Object) bool // nil: nothing is void
 
 	writing sync.Mutex   // held for a whole write; taken before mu
 	mu      sync.RWMutex // guards what follows

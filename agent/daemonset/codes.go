@@ -128,7 +128,7 @@ var sayings = [...]saying{
 	CodeUpdating:       waits("Updating", "which is being updated"),
 	CodeUnavailable:    waits("Unavailable", "which has no available pod"),
 	CodeBefore:         waits("Before", "whose turn is before"),
-	CodeReturned:       waits("Returned", "which the update was to go on without and which is heard again"),
+	CodeReturned:       waits("Returned", "which the update was to go on without: it is heard again, or had taken up the new version"),
 	CodeStranger:       waits("Stranger", "which does not know this host yet"),
 	CodeHalted:         waits("Halted", "which is stuck in its turn: the update is halted"),
 

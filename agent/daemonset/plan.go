@@ -23,7 +23,7 @@ func Plan(v View, self Self, o Observed, now time.Time) Decision {
 	}
 	eventReason := p.place(o.Evictions)
 	p.Failures = o.Failures.current(v.Generation, now)
-	p.Memory, p.Said = o.Memory, o.Said
+	p.Memory, p.Said, p.found = o.Memory, o.Said, o.Found
 	if v.Revision != "" {
 		p.ask()
 	}
@@ -51,6 +51,7 @@ type planner struct {
 	pods []Pod // oldest first, without those that have ended
 	warm []Warm
 
+	found     Found
 	ruling    Ruling
 	own       Own
 	near      bool            // this host's turn comes soon

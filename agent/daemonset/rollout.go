@@ -31,7 +31,7 @@ func (p *planner) ask() {
 	p.own = p.stand()
 	t := p.turn()
 	p.ruling = t.Rule(p.own, p.Memory, p.Said)
-	p.Memory, p.Said, p.Raise, p.Blockers = p.ruling.Memory, p.ruling.Said, p.ruling.Raise, p.ruling.Blockers
+	p.Memory, p.Said, p.Raise, p.Blockers, p.Returned = p.ruling.Memory, p.ruling.Said, p.ruling.Raise, p.ruling.Blockers, p.ruling.Returned
 	if p.ruling.Pending && !countsLost(p.view.DaemonSet) {
 		p.Exclude = map[string]uint64{}
 		for _, node := range p.ruling.Lost {
@@ -74,7 +74,8 @@ func (p *planner) alone() bool {
 
 // stand is how this host stands, before it decides anything.
 func (p *planner) stand() Own {
-	own := Own{Placed: p.Placement.ShouldRun}
+	now := Found{p.view.Common.Version(), p.view.Common.Roster[p.self.Node.Name].Number}
+	own := Own{Placed: p.Placement.ShouldRun, Unsure: p.found == now}
 	live := p.live()
 	for _, pod := range live {
 		own.Old = own.Old || !p.current(pod)
@@ -184,7 +185,7 @@ func (p *planner) mayNot() because {
 
 // blockedBy names the hosts that are in the way for the gravest of reasons, which is what a person has to look at.
 func (p *planner) blockedBy(blockers []Blocker) because {
-	for _, code := range []Code{CodeFailed, CodeUnavailable, CodeUpdating, CodeQuiet, CodeUnheard, CodeUnacknowledged, CodeBefore} {
+	for _, code := range []Code{CodeFailed, CodeUnavailable, CodeUpdating, CodeQuiet, CodeUnheard, CodeReturned, CodeUnacknowledged, CodeBefore} {
 		var nodes []string
 		for _, b := range blockers {
 			if b.Why == code {

@@ -132,17 +132,17 @@ func TestWhyNot(t *testing.T) {
 		{CodeUpdating, nil, func(u *updater) { u.hear("host-00", tells(func(s *Status) { s.Updating = true })) }, "waiting for host-00, which is being updated"},
 		{CodeUnavailable, nil, func(u *updater) { u.hear("host-00", unavailable) }, "waiting for host-00, which has no available pod (pod  is not ready: CrashLoopBackOff)"},
 		{CodeBefore, nil, func(*updater) {}, "waiting for host-00, whose turn is before"},
-		{CodeReturned, nil, func(u *updater) { u.view.Common.Exclusions = map[string]uint64{"host-00": 1} }, "waiting for host-00, which the update was to go on without and which is heard again"},
+		{CodeReturned, nil, func(u *updater) { u.view.Common.Exclusions = map[string]Exclusion{"host-00": {Entry: 1}} }, "waiting for host-00, which the update was to go on without: it is heard again, or had taken up the new version"},
 		{CodeStranger, makeDS(func(ds *appsv1.DaemonSet) { ds.Spec.UpdateStrategy = rolling(intstr.FromInt32(2), intstr.FromInt32(0)) }), func(u *updater) {
 			u.hear("host-02", tells(func(s *Status) { s.View, s.Placed = Digest{9}, false }))
 			u.hear("host-00", done)
-			u.view.Common.Exclusions = map[string]uint64{"host-02": 0}
+			u.view.Common.Exclusions = map[string]Exclusion{"host-02": {}}
 		}, "waiting for host-02, which"},
 		{CodeHalted, makeDS(func(ds *appsv1.DaemonSet) { ds.Spec.UpdateStrategy = rolling(intstr.FromInt32(3), intstr.FromInt32(0)) }), func(u *updater) {
 			u.hear("host-02", unavailable)
 			u.hear("host-02", tells(func(s *Status) { s.Stuck, s.Updating = true, true }))
 		}, "waiting for host-02, which is stuck in its turn: the update is halted (pod  is not ready: CrashLoopBackOff)"},
-		{CodeRaising, nil, func(u *updater) { u.view.Common.Exclusions = map[string]uint64{"host-01": 1} }, "all hosts agree about this one anew first"},
+		{CodeRaising, nil, func(u *updater) { u.view.Common.Exclusions = map[string]Exclusion{"host-01": {Entry: 1}} }, "all hosts agree about this one anew first"},
 		{CodePreparing, nil, func(u *updater) { u.o.Warm = []Warm{{UID: "warm", Revision: revB}} }, "the next pod is being prepared"},
 		{CodeAside, nil, func(u *updater) { u.o.Warm = []Warm{{UID: "warm", Revision: revB, Trouble: "ErrImagePull: not found"}} }, "the next pod cannot be made: ErrImagePull: not found"},
 	} {
@@ -349,7 +349,7 @@ func TestBlocked(t *testing.T) {
 // A side of a cut that thought all others lost excludes them: each raises its entry, though the others are not back yet either.
 func TestAllAreExcludedAtOnce(t *testing.T) {
 	u := newUpdater(t, makeDS(), "host-00", "host-02")
-	u.view.Common.Exclusions = map[string]uint64{"host-00": 1, "host-01": 1}
+	u.view.Common.Exclusions = map[string]Exclusion{"host-00": {Entry: 1}, "host-01": {Entry: 1}}
 	if d := u.plan(); !d.Raise || d.Status.View != (Digest{}) {
 		t.Errorf("it does not raise its entry: %s", d.Status.Reason)
 	}

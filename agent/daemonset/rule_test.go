@@ -15,7 +15,7 @@ type asks struct {
 }
 
 func newAsks(change ...func(*asks)) asks {
-	view := Common{Generation: 2, Exclusions: map[string]uint64{}, Roster: map[string]Entry{"a": {Number: 1}, "b": {Number: 1}, "c": {Number: 1}}}
+	view := Common{Generation: 2, Exclusions: map[string]Exclusion{}, Roster: map[string]Entry{"a": {Number: 1}, "b": {Number: 1}, "c": {Number: 1}}}
 	digest := view.Digest()
 	word := Peer{Told: true, View: digest, Version: view.Version(), Placed: true, Available: true}
 	done, old := word, word
@@ -33,6 +33,8 @@ func newAsks(change ...func(*asks)) asks {
 	}
 	return a
 }
+
+func (a *asks) excludes(node string) { a.turn.View.Exclusions[node] = Exclusion{Entry: 1} }
 
 func (a asks) rule() Ruling { return a.turn.Rule(a.own, a.memory, a.said) }
 
@@ -56,28 +58,30 @@ func TestRuleStarts(t *testing.T) {
 		change func(*asks)
 		starts bool
 	}{
-		"its pod is not old":          {func(a *asks) { a.own.Wants = false }, false},
-		"it is stuck":                 {func(a *asks) { a.own.Stuck = true }, false},
-		"it updates already":          {func(a *asks) { a.memory.Updating = true }, false},
-		"it is not placed":            {func(a *asks) { a.own.Placed = false }, false},
-		"it cannot make the next pod": {func(a *asks) { a.own.Aside = true }, false},
-		"it is not in the roster":     {func(a *asks) { delete(a.turn.View.Roster, "b") }, false},
-		"it is out":                   {func(a *asks) { a.turn.View.Roster["b"] = Entry{1, true} }, false},
-		"a stands aside":              {peer("a", func(p *Peer) { p.Done, p.Aside = false, true }), true},
-		"a stands aside, and its pod is not available": {peer("a", func(p *Peer) { p.Done, p.Aside, p.Available = false, true, false }), false},
-		"a stands aside, and updates":                  {peer("a", func(p *Peer) { p.Done, p.Aside, p.Updating = false, true, true }), false},
-		"a is not placed, and is not heard":            {peer("a", func(p *Peer) { p.Done, p.Placed, p.Available, p.Failed = false, false, false, true }), true},
-		"a is not placed, and updates":                 {peer("a", func(p *Peer) { p.Done, p.Placed, p.Updating = false, false, true }), false},
-		"a was not placed under another view":          {peer("a", func(p *Peer) { p.Placed, p.View = false, Digest{1} }), false},
-		"c was stuck under another view":               {peer("c", func(p *Peer) { p.Stuck, p.View = true, Digest{1} }), false},
-		"a is out":                                     {func(a *asks) { a.turn.View.Roster["a"] = Entry{1, true}; delete(a.turn.Peers, "a") }, true},
-		"a is excluded, and is not heard":              {func(a *asks) { a.turn.View.Exclusions["a"] = 1; peer("a", func(p *Peer) { p.Failed = true })(a) }, true},
-		"a is excluded, and is heard":                  {func(a *asks) { a.turn.View.Exclusions["a"] = 1 }, false},
+		"its pod is not old":                               {func(a *asks) { a.own.Wants = false }, false},
+		"it is stuck":                                      {func(a *asks) { a.own.Stuck = true }, false},
+		"it updates already":                               {func(a *asks) { a.memory.Updating = true }, false},
+		"it is not placed":                                 {func(a *asks) { a.own.Placed = false }, false},
+		"it may have forgotten what it said":               {func(a *asks) { a.own.Unsure = true }, false},
+		"it cannot make the next pod":                      {func(a *asks) { a.own.Aside = true }, false},
+		"it is not in the roster":                          {func(a *asks) { delete(a.turn.View.Roster, "b") }, false},
+		"it is out":                                        {func(a *asks) { a.turn.View.Roster["b"] = Entry{1, true} }, false},
+		"a stands aside":                                   {peer("a", func(p *Peer) { p.Done, p.Aside = false, true }), true},
+		"a stands aside, and its pod is not available":     {peer("a", func(p *Peer) { p.Done, p.Aside, p.Available = false, true, false }), false},
+		"a stands aside, and updates":                      {peer("a", func(p *Peer) { p.Done, p.Aside, p.Updating = false, true, true }), false},
+		"a is not placed, and is not heard":                {peer("a", func(p *Peer) { p.Done, p.Placed, p.Available, p.Failed = false, false, false, true }), true},
+		"a is not placed, and updates":                     {peer("a", func(p *Peer) { p.Done, p.Placed, p.Updating = false, false, true }), false},
+		"a was not placed under another view":              {peer("a", func(p *Peer) { p.Placed, p.View = false, Digest{1} }), false},
+		"c was stuck under another view":                   {peer("c", func(p *Peer) { p.Stuck, p.View = true, Digest{1} }), false},
+		"a is out":                                         {func(a *asks) { a.turn.View.Roster["a"] = Entry{1, true}; delete(a.turn.Peers, "a") }, true},
+		"a is excluded, and is not heard":                  {func(a *asks) { a.excludes("a"); peer("a", func(p *Peer) { p.Failed, p.Version = true, older })(a) }, true},
+		"a is excluded, and is heard":                      {func(a *asks) { a.excludes("a") }, false},
+		"a is excluded, and took it up before it was lost": {func(a *asks) { a.excludes("a"); peer("a", func(p *Peer) { p.Failed = true })(a) }, false},
 		"a was excluded before it came back": {func(a *asks) {
 			a.turn.View.Roster["a"] = Entry{Number: 2}
-			a.turn.View.Exclusions["a"] = 1
+			a.excludes("a")
 		}, true},
-		"a is excluded, is heard, and out": {func(a *asks) { a.turn.View.Exclusions["a"], a.turn.View.Roster["a"] = 1, Entry{1, true} }, true},
+		"a is excluded, is heard, and out": {func(a *asks) { a.excludes("a"); a.turn.View.Roster["a"] = Entry{1, true} }, true},
 	} {
 		if r := newAsks(c.change).rule(); r.Start != c.starts || r.Memory.Updating != (c.starts || name == "it updates already") {
 			t.Errorf("%s: %+v", name, r)
@@ -151,7 +155,7 @@ func TestRuleAcknowledges(t *testing.T) {
 	if !back.Raise || back.Start || back.Memory.Updating {
 		t.Errorf("who said that it shall not start starts: %+v", back)
 	}
-	if r := newAsks(func(a *asks) { a.turn.View.Exclusions["b"] = 1 }).rule(); !r.Raise || r.Start || r.Acknowledge != (Digest{}) {
+	if r := newAsks(func(a *asks) { a.excludes("b") }).rule(); !r.Raise || r.Start || r.Acknowledge != before.turn.Digest.lapsed() {
 		t.Errorf("who is excluded acknowledges: %+v", r)
 	}
 }
@@ -173,15 +177,16 @@ func TestSaidIsBounded(t *testing.T) {
 func TestDigestStandsForAll(t *testing.T) {
 	seen := map[Digest]string{}
 	for name, change := range map[string]func(*Common){
-		"nothing":          func(*Common) {},
-		"generation":       func(c *Common) { c.Generation++ },
-		"content":          func(c *Common) { c.Hash[31]++ },
-		"configs":          func(c *Common) { c.Configs = []byte("new") },
-		"an exclusion":     func(c *Common) { c.Exclusions["a"] = 1 },
-		"its entry":        func(c *Common) { c.Exclusions["a"] = 2 },
-		"a host":           func(c *Common) { c.Roster["d"] = Entry{Number: 1} },
-		"a host's entry":   func(c *Common) { c.Roster["a"] = Entry{Number: 2} },
-		"a host that left": func(c *Common) { c.Roster["a"] = Entry{1, true} },
+		"nothing":             func(*Common) {},
+		"generation":          func(c *Common) { c.Generation++ },
+		"content":             func(c *Common) { c.Hash[31]++ },
+		"configs":             func(c *Common) { c.Configs = []byte("new") },
+		"an exclusion":        func(c *Common) { c.Exclusions["a"] = Exclusion{Entry: 1} },
+		"one that was lifted": func(c *Common) { c.Exclusions["a"] = Exclusion{1, true} },
+		"its entry":           func(c *Common) { c.Exclusions["a"] = Exclusion{Entry: 2} },
+		"a host":              func(c *Common) { c.Roster["d"] = Entry{Number: 1} },
+		"a host's entry":      func(c *Common) { c.Roster["a"] = Entry{Number: 2} },
+		"a host that left":    func(c *Common) { c.Roster["a"] = Entry{1, true} },
 	} {
 		c := newAsks().turn.View
 		change(&c)
@@ -189,5 +194,16 @@ func TestDigestStandsForAll(t *testing.T) {
 			t.Errorf("%s and %s are the same", name, other)
 		}
 		seen[c.Digest()] = name
+	}
+	for name, c := range map[string]struct {
+		entry Entry
+		void  bool
+	}{"of now": {Entry{Number: 2}, false}, "of a host's past": {Entry{Number: 3}, true}, "of one that is out": {Entry{2, true}, true}} {
+		with, without := newAsks().turn.View, newAsks().turn.View
+		with.Roster["a"], without.Roster["a"] = c.entry, c.entry
+		with.Exclusions["a"] = Exclusion{Entry: 2}
+		if same := with.Digest() == without.Digest(); same != c.void {
+			t.Errorf("an exclusion %s is in the view: %t", name, !same)
+		}
 	}
 }

@@ -18,6 +18,8 @@ import (
 //	permit a     what a may do now it shall do later ...    use a        ... which is now (without the clause against it)
 //	turn a       a learns what would turn its order round   persist a    what is on a's disk if it tells more than it keeps
 //	stick a      a passes its deadline                      config a     a writes a ConfigMap that restarts the pods
+//	fill a       a's disk does not take what a says
+//	mute a       a cannot raise its entry                   lift a       a lets those count again that it knows better of
 type scenario struct {
 	why     string
 	without mutant // the clause that it needs
@@ -54,9 +56,9 @@ var scenarios = []scenario{
 		without: noStranger, hosts: 3, knows: []string{"ac", "ab", "bc"}, budget: 2, starts: "",
 		script: "write a 1; start a; write b 1; start b; write c 1; start c",
 	}, {
-		why:     "b told a that it knows version 2: it may not wake up with version 1 and take its turn in that",
+		why:     "b told a that it knows version 2: it may not wake up without it, hear version 1 late and take its turn in that",
 		without: noPersist, hosts: 2, budget: 1, starts: "a a",
-		script: updateA + "save a; persist b; write a 2; hear b a; hear a b; restart b; old b a; start b; start a",
+		script: "persist b; " + updateA + "save a; write a 2; hear b a; hear a b; restart b; old b a; start b; start a",
 	}, {
 		why:     "b's pod was told to stop and lives on in its grace period: it is not available, also after a restart of the agent",
 		without: noIntent, hosts: 2, budget: 1, starts: "a b",
@@ -79,8 +81,9 @@ var scenarios = []scenario{
 		script: "hear a b; hear b a; config a; start a; config b; start b",
 	}, {
 		why:     "version 1 went on without b; b has acknowledged version 2, and is in its turn",
-		without: noScope, hosts: 2, budget: 1, starts: "b",
-		script: "write a 1; fail a b; exclude a b; fail b a; write b 2; exclude b a; start b; hear a b; start a",
+		without: noScope, hosts: 3, budget: 1, starts: "b",
+		script: "taint c; hear a c; hear b c; write a 1; fail a b; exclude a b; fail b a; write b 2; exclude b a; write c 2; fail c a; exclude c a;" +
+			"hear b c; start b; hear a c; fail c b; hear c a; hear a c; start a",
 	}, {
 		why:     "c wrongly thinks that a is down, b hears it",
 		without: noVouch, hosts: 3, budget: 1, starts: "a",
@@ -101,6 +104,25 @@ var scenarios = []scenario{
 		why:     "a does not get well: b would be the second to fail",
 		without: noHalt, hosts: 3, budget: 2, starts: "a",
 		script: "write a 1; hear b a; hear c a; hear a b; hear a c; start a; stick a; hear b a; start b",
+	}, {
+		why:     "c went on without a; a, which counts again, has c's word from before that, and waits for the next",
+		without: noLift, hosts: 3, budget: 1, starts: "c",
+		script: "taint b; write c 1; hear b c; hear a c; hear a b; fail c a; exclude c a; fail b a; exclude b a; hear c b; start c; heal b a;" +
+			"lift b; hear a b; start a",
+	}, {
+		why:     "a was lost in its turn; c, which never heard that a took the version up, excludes it, and b knows better",
+		without: noWord, hosts: 3, budget: 1, starts: "a",
+		script: "write b 1; write c 1; hear a b; hear a c; start a; hear b a; fail b a; fail c a; exclude c a; hear b c; hear c b; start b",
+	}, {
+		why:     "b passes a over, which said that it is not placed, and was not able to write that down before its agent restarted",
+		without: noDoubt, hosts: 2, budget: 1, starts: "b",
+		script: "fill a; write b 1; taint a; hear a b; hear b a; taint a; restart a; hear a b; start a; start b",
+	}, {
+		why:   "d returns and cannot raise its entry: it is taken back, and takes its turn as everybody",
+		hosts: 4, budget: 1, starts: "a b c d",
+		script: "write a 1; hear b a; hear c a; fail a d; exclude a d; fail b d; fail c d; hear b a; hear c a; hear a b; hear a c; start a; finish a;" +
+			"mute d; heal a d; heal b d; heal c d; hear d a; hear a d; hear b a; hear c a; start b; lift a; hear b a; hear c a; hear d a; hear b d; hear b c; start b; finish b;" +
+			"hear c b; hear c d; start c; finish c; hear d a; hear d b; hear d c; start d",
 	}, {
 		why:   "c was down before the apply: the version goes on without it, once it is found to have failed",
 		hosts: 3, budget: 1, starts: "a b",
@@ -193,6 +215,9 @@ var scenarioCommands = map[string]func(r *scenarioRun, i, j int){
 	"taint":   func(r *scenarioRun, i, _ int) { r.taint(i) },
 	"aside":   func(r *scenarioRun, i, _ int) { r.standAside(i) },
 	"stick":   func(r *scenarioRun, i, _ int) { r.stick(i) },
+	"fill":    func(r *scenarioRun, i, _ int) { r.fill(i) },
+	"mute":    func(r *scenarioRun, i, _ int) { r.silence(i) },
+	"lift":    func(r *scenarioRun, i, _ int) { r.lift(i) },
 	"permit":  func(r *scenarioRun, i, _ int) { r.hosts[i].permit = new(r.hosts[i].ruling) },
 	"turn":    func(r *scenarioRun, i, _ int) { r.hosts[i].turned = true; r.say(i) },
 	"fail":    func(r *scenarioRun, i, j int) { r.hosts[i].failed[j] = true; r.say(i) },

@@ -53,13 +53,13 @@ func (s *simulation) within(a, b simCommon) bool {
 }
 
 // outside says whether host y is none that z's promise is about: z's view has it out, or somebody found y lost for z's version and none
-// that acknowledged that view heard it.
+// that acknowledged that view heard it, or knew that it had taken the version up.
 func (s *simulation) outside(z, y int) bool {
 	c := s.hosts[z].started
 	if y == z {
 		return false
 	}
-	lost := min(c.exclusions[y], s.versions[c.version].lost[y]) >= max(c.roster[y], 1)
+	lost := c.excluded(y) && s.versions[c.version].lost[y] >= max(c.roster[y], 1)
 	return c.isOut(y) || lost && s.view(c).heard&(1<<y) == 0
 }
 
@@ -101,13 +101,35 @@ func (s *simulation) heal() {
 	}
 }
 
-// end heals everything, lets the hosts talk, and returns who is not on the newest version then.
-func (s *simulation) end() (stuck []string) {
+// end heals everything, lets the hosts talk, and says who is not on the newest version then. What cannot be healed from outside comes
+// last: until then it holds others up within the budget, and is named.
+func (s *simulation) end() (wrong string) {
 	s.heal()
+	if slices.ContainsFunc(s.hosts, func(h *simHost) bool { return h.frozen || h.mute }) {
+		s.converse()
+		wrong = s.blame()
+		for i, h := range s.hosts {
+			if h.frozen || h.mute {
+				h.frozen, h.mute = false, false
+				s.settle(i)
+			}
+		}
+	}
+	s.converse()
+	for i := range s.hosts {
+		if s.behind(i) {
+			wrong += " " + simNames[i]
+		}
+	}
+	return wrong
+}
+
+// converse lets the hosts talk, and do what they may, until nothing happens any more.
+func (s *simulation) converse() {
 	for range 40 * len(s.hosts) {
 		before := s.state()
-		for i, h := range s.hosts {
-			if h.exists {
+		for i := range s.hosts {
+			if s.up(i) {
 				s.hear(i)
 			}
 		}
@@ -118,12 +140,37 @@ func (s *simulation) end() (stuck []string) {
 			break
 		}
 	}
+}
+
+func (s *simulation) behind(i int) bool {
+	return s.up(i) && s.places(i) && s.hosts[i].runs != s.current(s.hosts[i].common)
+}
+
+// blame says whom the first that does not go on waits for, besides hosts that are frozen, or that cannot raise their entries and have to.
+func (s *simulation) blame() (wrong string) {
+	troubled := func(i int) bool { return s.hosts[i].frozen || s.hosts[i].mute && s.hosts[i].ruling.Raise }
+	first := -1
 	for i, h := range s.hosts {
-		if h.exists && s.places(i) && h.runs != s.current(h.common) {
-			stuck = append(stuck, simNames[i])
+		if s.behind(i) && !troubled(i) && (first < 0 || s.versions[h.common.version].before(simNames[i], simNames[first])) {
+			first = i
 		}
 	}
-	return stuck
+	if first < 0 {
+		return ""
+	}
+	r := s.hosts[first].ruling
+	if r.Stranger != "" && troubled(int(r.Stranger[0]-'a')) || r.Halted != "" && troubled(int(r.Halted[0]-'a')) {
+		return ""
+	}
+	for _, b := range r.Blockers {
+		if !troubled(int(b.Node[0] - 'a')) {
+			wrong += fmt.Sprintf(" %s, which waits for %s, which is well: %s", simNames[first], b.Node, b.Why)
+		}
+	}
+	if len(r.Blockers) == 0 {
+		wrong = fmt.Sprintf(" %s, which waits for nobody: %+v", simNames[first], r)
+	}
+	return wrong
 }
 
 // hear lets host i hear all others.
@@ -140,7 +187,9 @@ func (s *simulation) hear(i int) {
 func (s *simulation) proceed(i int) {
 	h := s.hosts[i]
 	switch current := s.current(h.common); {
-	case !h.exists:
+	case !s.up(i):
+	case len(h.ruling.Returned) > 0:
+		s.lift(i)
 	case h.updating || !h.available && s.places(i):
 		s.finish(i, current)
 	case s.mayAct(i):
@@ -170,12 +219,15 @@ func simulate(seed uint64, without mutant, steps int, tracing bool) (wrong strin
 			return wrong, s
 		}
 	}
-	stuck := s.end()
-	if len(stuck) == 0 {
+	late := s.end()
+	if wrong := s.broken(); wrong != "" {
+		return wrong, s
+	}
+	if late == "" {
 		return "", s
 	}
 	s.note("%s", s.stand())
-	return unfinished + strings.Join(stuck, ", "), s
+	return unfinished + late, s
 }
 
-const unfinished = "not finished: "
+const unfinished = "not finished:"

@@ -24,7 +24,7 @@ func (s *simulation) say(i int) {
 		view.placed |= 1 << i
 	}
 	for j := range s.hosts {
-		if j == i || !h.failed[j] {
+		if j == i || !h.failed[j] || s.turn(i).tookUp(h.words[j].peer) {
 			view.heard |= 1 << j
 		}
 	}
@@ -48,7 +48,7 @@ func (s *simulation) word(i int) Peer {
 // raise makes the host's own entry higher than all that was said of it.
 func (s *simulation) raise(i int) {
 	h := s.hosts[i]
-	h.common.roster[i] = max(h.common.roster[i], h.common.exclusions[i]) + 1
+	h.common.roster[i] = max(h.common.roster[i], h.common.exclusions[i]>>1) + 1
 	h.common.out &^= 1 << i
 	s.note("%s raises its entry to %d", simNames[i], h.common.roster[i])
 }
@@ -106,6 +106,11 @@ func (s *simulation) join(mine, theirs *simCommon) {
 			mine.out |= theirs.out & bit
 		}
 	}
+	for j, e := range mine.exclusions {
+		if e>>1 < mine.roster[j] || mine.isOut(j) {
+			mine.exclusions[j] = 0 // whoever hears that it is void forgets it
+		}
+	}
 }
 
 // settle does what the host must at once, and lets it say how it stands.
@@ -114,7 +119,7 @@ func (s *simulation) settle(i int) {
 	if h.common.isOut(i) && s.reaped[i] && !h.down {
 		s.raise(i)
 	}
-	if e := h.common.roster[i]; e > 0 && e <= h.common.exclusions[i] {
+	if h.common.roster[i] > 0 && h.common.excluded(i) && !h.mute {
 		s.raise(i)
 	}
 	if h.stuck && (!h.updating || h.common.version != h.started.version) {
@@ -135,7 +140,7 @@ func (s *simulation) heard(i, j int) bool {
 // mayAct says whether host i has something to do that is its own decision.
 func (s *simulation) mayAct(i int) bool {
 	h := s.hosts[i]
-	return !h.down && h.exists && (h.ruling.Start || h.ruling.Raise)
+	return s.up(i) && (h.ruling.Start || h.ruling.Raise && !h.mute)
 }
 
 // act does as the rule said: it starts, or raises its entry first.
@@ -165,10 +170,22 @@ func (s *simulation) finish(i, revision int) {
 // exclude lets the present version go on without host j, which host i finds lost.
 func (s *simulation) exclude(i, j int) {
 	h := s.hosts[i]
-	h.common.exclusions[j] = h.common.roster[j]
+	h.common.exclusions[j] = h.common.roster[j] << 1
 	v := &s.versions[h.common.version]
 	v.lost[j] = max(v.lost[j], h.common.roster[j])
-	s.note("%s excludes %s up to entry %d from version %d", simNames[i], simNames[j], h.common.exclusions[j], h.common.version)
+	s.note("%s excludes %s up to entry %d from version %d", simNames[i], simNames[j], h.common.roster[j], h.common.version)
+}
+
+// lift lets those that host i knows better of count again.
+func (s *simulation) lift(i int) {
+	h := s.hosts[i]
+	for _, node := range h.ruling.Returned {
+		h.common.exclusions[node[0]-'a'] |= 1
+		s.note("%s lifts the exclusion of %s", simNames[i], node)
+	}
+	if len(h.ruling.Returned) > 0 {
+		s.settle(i)
+	}
 }
 
 // restart leaves a host with what is on its disk.
@@ -182,6 +199,10 @@ func (s *simulation) restart(i int) {
 	}
 	h.words = [maxSimHosts]simWord{}
 	h.said, h.permit = Said{}, nil
+	if h.full {
+		h.memory.Away = Digest{}
+	}
+	h.found = Found{s.view(h.common).common.Version(), uint64(h.common.roster[i])}
 	s.note("the agent of %s restarts", simNames[i])
 	s.settle(i)
 }

@@ -8,8 +8,8 @@ import "slices"
 func newSimulation(seed uint64, without mutant, tracing bool) *simulation {
 	s := newFleet(seed, without, tracing)
 	n := 3 + s.random.IntN(4)
-	if without == noPersist || without == noStranger {
-		n = 3 // few have told a newer view, or know a new host
+	if without == noPersist || without == noStranger || without == noLift {
+		n = 3 // few have told a newer view, or know a new host, or have not heard more of one
 	}
 	s.version(1, s.content(0))
 	s.storm = []int{10, 20, 40, 80}[s.random.IntN(4)]
@@ -103,7 +103,7 @@ const maxFlight = 200
 func (s *simulation) tell(i int) {
 	h := s.hosts[i]
 	if !h.exists || h.down {
-		return
+		return // one that is frozen still answers with what it was
 	}
 	state := new(h.simState)
 	for j := range s.hosts {
@@ -130,7 +130,7 @@ func (s *simulation) arrive() {
 	}
 	m := s.flight[at]
 	s.flight = slices.Delete(s.flight, at, at+1)
-	if to := s.hosts[m.to]; to.exists && !to.down {
+	if s.up(m.to) {
 		s.deliver(m.to, m.from, m.state)
 	}
 }
@@ -141,7 +141,7 @@ func (s *simulation) begin(i int) {
 		j := (i + k) % len(s.hosts)
 		h := s.hosts[j]
 		switch {
-		case h.permit != nil && h.available && !h.updating && !h.down && s.chance(2):
+		case h.permit != nil && h.available && !h.updating && s.up(j) && s.chance(2):
 			s.act(j, *h.permit)
 		case !s.mayAct(j):
 			continue
@@ -163,7 +163,7 @@ func (s *simulation) progress(i int) {
 	for k := range s.hosts {
 		j := (i + k) % len(s.hosts)
 		h := s.hosts[j]
-		if h.down || !h.exists || h.available && !h.updating || !h.updating && !s.places(j) || s.chance(3) {
+		if !s.up(j) || h.available && !h.updating || !h.updating && !s.places(j) || s.chance(3) {
 			continue
 		}
 		revision := s.current(h.common)
@@ -180,13 +180,16 @@ func (s *simulation) progress(i int) {
 // detect is what host i thinks of host j: late, mostly right.
 func (s *simulation) detect(i, j int) {
 	h := s.hosts[i]
-	if i == j || h.down || !h.exists {
+	if i == j || !s.up(i) {
 		return
 	}
 	h.failed[j] = !s.heard(j, i)
 	h.quiet[j] = h.failed[j] || s.chance(8)
 	s.say(i)
 	s.doubt(i)
+	if s.chance(2) {
+		s.lift(i)
+	}
 }
 
 // doubt lets the present version go on without those that host i finds lost.
@@ -205,7 +208,7 @@ func (s *simulation) doubt(i int) {
 // apply writes a version; several hosts may do so at once.
 func (s *simulation) apply(i int) {
 	h := s.hosts[i]
-	if h.down || !h.exists || h.common.isOut(i) || h.common.roster[i] == 0 || len(s.versions) > 12 {
+	if !s.up(i) || h.common.isOut(i) || h.common.roster[i] == 0 || len(s.versions) > 12 {
 		return
 	}
 	generation := s.versions[h.common.version].generation + 1

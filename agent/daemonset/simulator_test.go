@@ -33,10 +33,13 @@ const (
 	noUpdating mutant = "a host that updates and is not placed any more does not count"
 	noShare    mutant = "a percentage is of all hosts, whether they acknowledged or not"
 	noHalt     mutant = "a host that is stuck stops nobody"
+	noLift     mutant = "a view whose exclusion was lifted is the one before that"
+	noDoubt    mutant = "who may have forgotten that it shall not start does not ask anew"
+	noWord     mutant = "an exclusion holds though a member knows that the host took up the version"
 )
 
 var mutants = []mutant{
-	noAck, noRoster, noRank, noTurn, noStranger, noPersist, noIntent, noAtomic, noEntry, noOwnWord, noConfig, noScope, noVouch, noWipe, noUpdating, noShare, noHalt,
+	noAck, noRoster, noRank, noTurn, noStranger, noPersist, noIntent, noAtomic, noEntry, noOwnWord, noConfig, noScope, noVouch, noWipe, noUpdating, noShare, noHalt, noLift, noWord, noDoubt,
 }
 
 const maxSimHosts = 8
@@ -70,9 +73,9 @@ type simConfig struct {
 
 // simCommon is Common as numbers: it is copied and compared a lot.
 type simCommon struct {
-	version, config uint8 // as indices
-	out             uint8 // who is out, as bits
-	exclusions      [maxSimHosts]uint16
+	version, config uint8               // as indices
+	out             uint8               // who is out, as bits
+	exclusions      [maxSimHosts]uint16 // up to which entry, and in the last bit whether it was lifted
 	roster          [maxSimHosts]uint16
 }
 
@@ -111,13 +114,17 @@ type simHost struct {
 	started   simCommon // the view it took its pod down under
 	// In memory.
 	said          Said
+	found         Found
 	failed, quiet [maxSimHosts]bool // what it thinks of the others
 	ruling        Ruling            // on how it stands now
 	permit        *Ruling           // noAtomic
 	turned        bool              // noTurn
 	// The world's.
-	down bool
-	cut  [maxSimHosts]bool // who does not hear it
+	down   bool
+	mute   bool              // it cannot raise its entry
+	frozen bool              // it cannot do anything, and is heard all the same
+	full   bool              // its disk does not take what it says
+	cut    [maxSimHosts]bool // who does not hear it
 }
 
 // simState is what a host tells.
@@ -202,13 +209,17 @@ func (s *simulation) current(c simCommon) int {
 
 func (c simCommon) isOut(i int) bool { return c.out&(1<<i) != 0 }
 
+func (c simCommon) excluded(i int) bool {
+	return c.exclusions[i]&1 == 0 && c.exclusions[i]>>1 >= max(c.roster[i], 1)
+}
+
 func (s *simulation) view(c simCommon) *simView {
 	if v := s.views[c]; v != nil {
 		return v
 	}
 	v := s.versions[c.version]
 	view := &simView{common: Common{
-		Generation: v.generation, Hash: [32]byte{v.hash}, Configs: []byte{c.config}, Exclusions: map[string]uint64{}, Roster: map[string]Entry{},
+		Generation: v.generation, Hash: [32]byte{v.hash}, Configs: []byte{c.config}, Exclusions: map[string]Exclusion{}, Roster: map[string]Entry{},
 	}}
 	if s.without == noConfig {
 		view.common.Configs = nil
@@ -217,8 +228,8 @@ func (s *simulation) view(c simCommon) *simView {
 		if c.roster[i] > 0 {
 			view.common.Roster[simNames[i]] = Entry{Number: uint64(c.roster[i]), Out: c.isOut(i)}
 		}
-		if c.exclusions[i] > 0 {
-			view.common.Exclusions[simNames[i]] = uint64(c.exclusions[i])
+		if e := c.exclusions[i]; e > 0 && (e&1 == 0 || s.without != noLift) {
+			view.common.Exclusions[simNames[i]] = Exclusion{uint64(c.exclusions[i] >> 1), c.exclusions[i]&1 == 1}
 		}
 	}
 	view.digest = view.common.Digest()
@@ -249,6 +260,10 @@ func (s *simulation) turn(i int) Turn {
 // mutate makes of what is known of host j what the rule takes for it without one of its clauses.
 func (s *simulation) mutate(p Peer, view *simView, j int) Peer {
 	switch s.without {
+	case noWord:
+		if p.Failed && view.common.Excluded(simNames[j]) {
+			p = Peer{Failed: true}
+		}
 	case noVouch:
 		p.Failed = p.Failed || view.common.Excluded(simNames[j])
 	case noAck:
@@ -278,9 +293,10 @@ func (s *simulation) ask(i int) Ruling {
 	h, t := s.hosts[i], s.turn(i)
 	old := h.runs != s.current(h.common) && h.runs != noPod
 	own := Own{Placed: s.places(i), Aside: h.aside, Old: old, Wants: h.available && old && (!h.updating || h.forgot), Stuck: h.stuck}
+	own.Unsure = s.without != noDoubt && h.found == Found{t.View.Version(), t.View.Roster[t.Self].Number}
 	memory, said := h.memory, h.said
 	if s.without == noEntry {
-		memory.Away = Digest{}
+		memory.Away, own.Unsure = Digest{}, false
 	}
 	if s.without != noStranger {
 		return t.Rule(own, memory, said)

@@ -8,28 +8,61 @@ var simPowers = []struct {
 }{
 	{do: (*simulation).split, concerns: []mutant{noScope, noVouch, noOwnWord}},
 	{do: (*simulation).deafen, concerns: []mutant{noOwnWord}},
-	{do: (*simulation).crash, concerns: []mutant{noScope, noOwnWord}},
-	{do: (*simulation).reboot, concerns: []mutant{noPersist, noIntent}},
+	{do: (*simulation).crash, concerns: []mutant{noScope, noOwnWord, noWord}},
+	{do: (*simulation).reboot, concerns: []mutant{noPersist, noIntent, noDoubt}},
 	{do: (*simulation).fail},
-	{do: (*simulation).taint, concerns: []mutant{noEntry, noUpdating, noOwnWord, noShare}},
+	{do: (*simulation).taint, concerns: []mutant{noEntry, noDoubt, noUpdating, noOwnWord, noShare, noLift}},
 	{do: (*simulation).label},
 	{do: (*simulation).standAside, concerns: []mutant{noEntry}},
 	{do: (*simulation).arriveNew},
 	{do: (*simulation).remove},
 	{do: (*simulation).leave},
 	{do: (*simulation).wipe, concerns: []mutant{noWipe}, wipes: true},
-	{do: (*simulation).suspect, concerns: []mutant{noScope, noVouch, noOwnWord}},
+	{do: (*simulation).suspect, concerns: []mutant{noScope, noVouch, noOwnWord, noLift, noWord}},
+	{do: (*simulation).silence, concerns: []mutant{noLift}},
+	{do: (*simulation).freeze},
+	{do: (*simulation).fill, concerns: []mutant{noDoubt}},
 	{do: (*simulation).flap},
 	{do: (*simulation).stick, concerns: []mutant{noHalt}},
 	{do: (*simulation).rollBack},
-	{do: (*simulation).push, concerns: []mutant{noStranger}},
+	{do: (*simulation).push, concerns: []mutant{noStranger, noWord}},
 	{do: (*simulation).change, concerns: []mutant{noConfig}},
 	{do: (*simulation).recreate},
 	{do: func(s *simulation, i int) { s.hosts[i].turned = !s.hosts[i].turned; s.say(i) }, concerns: []mutant{noTurn}},
 }
 
-// up says whether the agent of host i runs.
-func (s *simulation) up(i int) bool { return s.hosts[i].exists && !s.hosts[i].down }
+// up says whether the agent of host i runs, and can do anything.
+func (s *simulation) up(i int) bool {
+	return s.hosts[i].exists && !s.hosts[i].down && !s.hosts[i].frozen
+}
+
+// silence: a host cannot raise its entry, say for its certificate, or can again.
+func (s *simulation) silence(i int) {
+	if h := s.hosts[i]; s.up(i) {
+		h.mute = !h.mute
+		s.note("%s cannot raise its entry: %t", simNames[i], h.mute)
+		s.settle(i)
+	}
+}
+
+// freeze: a host's disk is full, and it takes in nothing and says nothing new, or can again.
+func (s *simulation) freeze(i int) {
+	if h := s.hosts[i]; h.exists && !h.down {
+		h.frozen = !h.frozen
+		s.note("%s is frozen: %t", simNames[i], h.frozen)
+		if !h.frozen {
+			s.settle(i)
+		}
+	}
+}
+
+// fill: a host's disk does not take what the host says, or does again.
+func (s *simulation) fill(i int) {
+	if h := s.hosts[i]; h.exists {
+		h.full = !h.full
+		s.note("the disk of %s is full: %t", simNames[i], h.full)
+	}
+}
 
 // split cuts the network in two, or heals it.
 func (s *simulation) split(int) {
@@ -61,7 +94,7 @@ func (s *simulation) deafen(i int) {
 // crash takes a host's power, or gives it back.
 func (s *simulation) crash(i int) {
 	if h := s.hosts[i]; h.exists {
-		h.down = !h.down
+		h.down, h.frozen = !h.down, false
 		s.note("%s is down: %t", simNames[i], h.down)
 		if !h.down {
 			s.restart(i)

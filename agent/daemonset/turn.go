@@ -44,6 +44,15 @@ type Own struct {
 	Wants bool
 	Old   bool // it runs a pod of an older revision, available or not
 	Stuck bool
+	// Unsure: an earlier life of its agent may have said under this version that it shall not start, and no disk took that.
+	Unsure bool
+}
+
+// Found is what an agent finds when it starts: the version, and its host's entry in the roster. An earlier life of it may have spoken of
+// the two.
+type Found struct {
+	Version Version
+	Entry   uint64
 }
 
 // Memory is what a host must not forget of its part in updates: it is on disk before anybody is told what it says, and before
@@ -54,7 +63,7 @@ type Memory struct {
 	// Since is when that began, or the next attempt of it; it stays while the new pod is on trial. The rule does not read it.
 	Since time.Time
 	For   Version // that the attempt is of
-	// Away is the view under which it last said that it shall not start.
+	// Away is the view under which it last said that it shall not start. A disk that is full may lack it: see Found.
 	Away Digest
 }
 
@@ -91,7 +100,7 @@ type Turn struct {
 type Ruling struct {
 	Memory Memory
 	Said   Said
-	// Acknowledge is the view that the host's word carries; zero is none.
+	// Acknowledge is the view that the host's word carries: lapsed, or zero, when it acknowledges none.
 	Acknowledge Digest
 	// Raise: the host's entry is to be raised before it may do anything, so that all agree about it anew.
 	Raise bool
@@ -103,14 +112,16 @@ type Ruling struct {
 	Halted   string
 	// Pending: some pod is of an older revision, as far as is known; only then do hosts agree about the roster anew.
 	Pending bool
-	// Lost are the hosts that this version may go on without (see Common.Exclusions), Returned those that it goes on without and that
-	// are heard: until they have raised their entries nothing is acknowledged.
+	// Lost are the hosts that this version may go on without (see Common.Exclusions), Returned those that it goes on without though they
+	// are heard, or took it up before they were lost: nothing is acknowledged until they have raised their entries, or a door has lifted
+	// their exclusions.
 	Lost, Returned []string
 }
 
 // Rule says what the host may do and what it tells. Memory is to be kept before anything else is done.
 func (t Turn) Rule(own Own, m Memory, said Said) Ruling {
 	r := Ruling{Memory: m, Said: t.present(said), Lost: t.lost(), Returned: t.returned(), Pending: t.pending(own)}
+	r.Acknowledge = r.Said.last().lapsed()
 	if t.View.Excluded(t.Self) && t.View.Roster[t.Self].Number > 0 {
 		r.Raise = true // whoever else is waited for: all may be excluded at once
 		return r
@@ -126,7 +137,7 @@ func (t Turn) Rule(own Own, m Memory, said Said) Ruling {
 	may, r.Blockers, r.Stranger, r.Halted = t.may(r.Said)
 	switch {
 	case !may:
-	case r.Memory.Away == t.Digest:
+	case r.Memory.Away == t.Digest, own.Unsure:
 		r.Raise = true
 	default:
 		r.Start, r.Memory.Updating = true, true
@@ -180,7 +191,7 @@ func (t Turn) may(said Said) (may bool, blockers []Blocker, stranger, halted str
 		}
 		p := t.Peers[node]
 		acknowledged := p.acknowledges(t.Digest)
-		if met := p.Told && slices.Contains(said.Views, p.View); !met && stranger == "" {
+		if met := p.Told && slices.Contains(said.Views, p.View.known()); !met && stranger == "" {
 			stranger = node
 		}
 		if acknowledged && p.Stuck && halted == "" {
@@ -209,6 +220,8 @@ func (t Turn) blocks(node string, p Peer) Code {
 		return CodeFailed // 1
 	case p.Quiet:
 		return CodeQuiet // 1
+	case !acknowledged && t.View.lifted(node):
+		return CodeReturned // 2
 	case !acknowledged:
 		return CodeUnacknowledged // 2
 	case p.Updating:
@@ -226,22 +239,26 @@ func (t Turn) lost() []string {
 	var lost []string
 	for _, node := range t.View.names() {
 		p := t.Peers[node]
-		if node == t.Self || !t.View.counts(node) || !p.Failed || p.Updating {
-			continue
+		if node != t.Self && t.View.counts(node) && p.Failed && !t.tookUp(p) && !t.View.lifted(node) {
+			lost = append(lost, node)
 		}
-		if v := t.View.Version(); p.Told && (p.Version.Generation > v.Generation || p.Version == v) {
-			continue // it may have died of it
-		}
-		lost = append(lost, node)
 	}
 	return lost
 }
 
-// returned are the hosts that the version goes on without, but that are heard.
+// tookUp says whether a host that is lost may be so because of the version: it was in its turn, or had acknowledged it.
+func (t Turn) tookUp(p Peer) bool {
+	v := t.View.Version()
+	return p.Updating || p.Told && (p.Version.Generation > v.Generation || p.Version == v)
+}
+
+// returned are the hosts that the version goes on without, but that are heard, or took it up: whoever excluded them did not know.
+// What nobody knows of a host that nobody hears holds nobody up: it is outside of what an update promises (ROLLOUT.md, Why it holds).
 func (t Turn) returned() []string {
 	var returned []string
 	for _, node := range sorted(t.View.Exclusions) {
-		if p := t.Peers[node]; node != t.Self && !t.View.Roster[node].Out && t.View.Excluded(node) && !p.Failed {
+		p := t.Peers[node]
+		if node != t.Self && !t.View.Roster[node].Out && t.View.Excluded(node) && (!p.Failed || t.tookUp(p)) {
 			returned = append(returned, node)
 		}
 	}

@@ -50,6 +50,8 @@ type Observed struct {
 	// Memory and Said are as Decision returned them; Said is lost when the agent ends.
 	Memory Memory
 	Said   Said
+	// Found is zero when the agent found no version.
+	Found Found
 	// Warm are the pods that were made ahead of their turn, and the revisions whose images were pulled.
 	Warm []Warm
 	// Evictions says since when each NoExecute taint that is tolerated for a limited time has stood, keyed by taint
@@ -159,6 +161,8 @@ type Decision struct {
 	Next []string
 	// Exclude are hosts that the version goes on without, and up to which entry; any door may write that.
 	Exclude map[string]uint64
+	// Returned are hosts that the version is to go on without, wrongly: unless they raise their entries soon, a door lets them count again.
+	Returned []string
 	// Rollback: the update has failed, and a door is to write the previous revision.
 	Rollback bool
 	// WakeUp is when to plan again although nothing changed; zero: never.
