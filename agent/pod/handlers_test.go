@@ -334,7 +334,8 @@ func TestProbesLeaveNothing(t *testing.T) {
 		get(plain.URL, "/200", "HTTP"), get(plain.URL, "/here", "HTTP"), get(plain.URL, "/there", "HTTP"), get(plain.URL, "/500", "HTTP"),
 		get(secure.URL, "/200", "HTTPS"), get(plain.URL, "/200", "HTTPS"),
 		{TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt(portOf(t, plain.URL))}},
-		{GRPC: &corev1.GRPCAction{Port: grpcPort}}, {GRPC: &corev1.GRPCAction{Port: int32(portOf(t, plain.URL))}},
+		{GRPC: &corev1.GRPCAction{Port: grpcPort}},
+		{GRPC: &corev1.GRPCAction{Port: int32(portOf(t, plain.URL))}},
 	} {
 		if _, err := askHere(t, handler, 5); err != nil {
 			t.Error(err)
