@@ -57,14 +57,26 @@ func TestGRPCProbe(t *testing.T) {
 	}
 }
 
+// serveHTTP2 serves HTTP/2 without TLS until the test ends.
+func serveHTTP2(t *testing.T, handler http.Handler) (port int32) {
+	t.Helper()
+	server := httptest.NewUnstartedServer(handler)
+	server.Config.Protocols = new(http.Protocols)
+	server.Config.Protocols.SetUnencryptedHTTP2(true)
+	server.Start()
+	t.Cleanup(server.Close)
+	return int32(portOf(t, server.URL))
+}
+
 func TestGRPCProbeOfOthers(t *testing.T) {
 	plain := httptest.NewServer(http.NotFoundHandler())
 	defer plain.Close()
-	h2 := httptest.NewUnstartedServer(http.NotFoundHandler())
-	h2.Config.Protocols = new(http.Protocols)
-	h2.Config.Protocols.SetUnencryptedHTTP2(true)
-	h2.Start()
-	defer h2.Close()
+	h2 := serveHTTP2(t, http.NotFoundHandler())
+	error13 := serveHTTP2(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Grpc-Status", "13")
+		w.Header().Set("Grpc-Message", "100%25 l%C3%A4ngst aus")
+	}))
+	empty := serveHTTP2(t, http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Grpc-Status", "0") }))
 	silent, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
@@ -81,7 +93,9 @@ func TestGRPCProbeOfOthers(t *testing.T) {
 	}{
 		"gRPC without health": {serveGRPC(t, grpc.NewServer()), "error: this server does not implement the grpc health protocol (grpc.health.v1.Health): unknown service grpc.health.v1.Health"},
 		"HTTP/1":              {int32(portOf(t, plain.URL)), "error: health rpc probe failed: "},
-		"HTTP/2":              {int32(portOf(t, h2.URL)), "error: health rpc probe failed: HTTP status 404"},
+		"HTTP/2":              {h2, "error: health rpc probe failed: HTTP status 404"},
+		"an error":            {error13, "error: health rpc probe failed: rpc error: code = Internal desc = 100% längst aus"},
+		"no message":          {empty, "error: health rpc probe failed: no message that can be read"},
 		"silent":              {int32(silent.Addr().(*net.TCPAddr).Port), "timeout: health rpc did not complete within 1s"},
 		"nobody":              {int32(closed.Addr().(*net.TCPAddr).Port), "connect: connection refused"},
 	} {

@@ -142,6 +142,19 @@ func TestThresholds(t *testing.T) {
 	}
 }
 
+func TestProbeNews(t *testing.T) {
+	for want, p := range map[string]probed{
+		"":                                     {kind: readinessProbe, passing: true},
+		"Unhealthy Readiness probe failed: no": {kind: readinessProbe, passing: true, failed: true, output: "no"},
+		"Unhealthy Startup probe errored and resulted in unknown state: no such file": {kind: startupProbe, errored: true, output: "no such file"},
+		"ProbeWarning Liveness probe warning: moved":                                  {kind: livenessProbe, passing: true, warned: true, output: "moved"},
+	} {
+		n, ok := p.news()
+		expect(t, "told", ok, want != "")
+		expect(t, "news", strings.TrimSpace(n.reason+" "+n.message), want)
+	}
+}
+
 func TestProbeTimes(t *testing.T) {
 	inProbedBench(t, func(b *probedBench) {
 		web := b.probing("web", livenessProbe, func(p *corev1.Probe) { p.InitialDelaySeconds = 15 })
