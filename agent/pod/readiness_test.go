@@ -324,4 +324,3 @@ func TestProbesEndWithThePod(t *testing.T) {
 		expect(t, "readiness checks", c.count("ready")-ready, 2)
 	})
 }
-
