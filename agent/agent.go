@@ -206,6 +206,7 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 	group.Go(func() error { a.importImages(ctx); return nil })
 	group.Go(func() error { a.watchPressure(ctx); return nil })
 	group.Go(func() error { a.collectImages(ctx); return nil })
+	group.Go(func() error { a.watchStorage(ctx); return nil })
 	group.Go(func() error { a.trust.keepFresh(ctx); return nil })
 	group.Go(func() error { return a.server.Serve(ctx, a.listeners...) })
 	group.Go(func() error { return a.serveMetrics(ctx) })

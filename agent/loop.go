@@ -40,6 +40,7 @@ type containers interface {
 	ImageUsage() (count int, bytes int64)
 	ImageStore(ctx context.Context) (string, error)
 	ImageRoomWanted() <-chan struct{}
+	LayerUsage(ctx context.Context, id string) (int64, error)
 	CollectImages(ctx context.Context, pinned []string) (runtime.ImageCollection, error)
 	Close() error
 }

@@ -45,6 +45,7 @@ type hostPod struct {
 	podRecord
 	worker *pod.Worker // nil until containerd has told what runs
 	ended  bool        // its last process is gone and its host ports are free, but not yet all that is left of it
+	gone   bool        // all that was left of an evicted pod is gone
 
 	// Of a warm pod:
 	imagesOnly bool // and nothing else; it has no record
@@ -57,6 +58,8 @@ type hostPod struct {
 type podRecord struct {
 	Pod  *corev1.Pod `json:"pod"`
 	Stop *pod.Stop   `json:"stop,omitempty"`
+	// Evicted: it was ended here for what it did, and is Failed until the planner has it removed.
+	Evicted *eviction `json:"evicted,omitempty"`
 	// Warm: it was made ahead of its turn and never started. It is no API Pod.
 	Warm bool `json:"warm,omitempty"`
 }
@@ -188,7 +191,7 @@ func (s *podSet) create(p *corev1.Pod, now time.Time) error {
 }
 
 func (s *podSet) start(h *hostPod, adopted []runtime.ContainerStatus) {
-	h.worker = pod.Start(s.config, h.Pod.DeepCopy(), pod.Begin{Adopted: adopted, Stop: h.Stop, Stage: h.stage()})
+	h.worker = pod.Start(s.config, h.Pod.DeepCopy(), pod.Begin{Adopted: adopted, Stop: h.order(), Stage: h.stage()})
 	if len(adopted) > 0 && !h.Warm {
 		h.Pod.Status = h.worker.Status() // before anything is decided: one that seems not to run is replaced at once
 		s.publish(h)
@@ -229,6 +232,9 @@ func (s *podSet) stop(uid types.UID, grace *int64, reason string, now time.Time)
 	if h.worker != nil {
 		h.worker.Stop(stop)
 	}
+	if h.gone {
+		s.config.OnGone(string(uid)) // once more: now it may be forgotten
+	}
 	return nil
 }
 
@@ -249,6 +255,11 @@ func (s *podSet) remove(uid types.UID) (types.NamespacedName, bool) {
 	if !ok {
 		return types.NamespacedName{}, false
 	}
+	if h.Evicted != nil && h.Stop == nil {
+		h.worker, h.ended, h.gone = nil, true, true
+		s.publish(h)
+		return ownerOf(h.Pod), true
+	}
 	if err := os.Remove(filepath.Join(s.dir, string(uid)+".json")); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		s.log.Warn("cannot remove the pod's record", "pod", h.Pod.Name, "error", err)
 	}
@@ -259,7 +270,9 @@ func (s *podSet) remove(uid types.UID) (types.NamespacedName, bool) {
 
 func (s *podSet) publish(h *hostPod) {
 	if !h.Warm {
-		s.cache.Set(resourcePods, h.Pod.DeepCopy())
+		p := h.Pod.DeepCopy()
+		p.Status = h.status()
+		s.cache.Set(resourcePods, p)
 	}
 }
 
@@ -282,7 +295,7 @@ func (s *podSet) observed(name types.NamespacedName) daemonset.Observed {
 		o := daemonset.Pod{
 			UID: string(h.Pod.UID), Name: h.Pod.Name, Revision: h.Pod.Labels[appsv1.ControllerRevisionHashLabelKey],
 			Config: h.Pod.Annotations[daemonset.AnnotationConfig],
-			Phase:  h.Pod.Status.Phase, Created: h.Pod.CreationTimestamp.Time, Terminating: h.Stop != nil, Ended: h.ended,
+			Phase:  h.status().Phase, Created: h.Pod.CreationTimestamp.Time, Terminating: h.Stop != nil, Ended: h.replaceable(),
 		}
 		for _, c := range h.Pod.Status.Conditions {
 			switch {

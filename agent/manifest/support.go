@@ -267,10 +267,6 @@ func (t table) resources(path string) {
 	t.refuse(path+".claims", "there is no dynamic resource allocation: the container would lack its device")
 	for _, list := range []string{".limits", ".requests"} {
 		t.add(path+list, rule{
-			verdict: warned, text: "the disk that a container uses is not limited",
-			key: func(key string) bool { return key == string(corev1.ResourceEphemeralStorage) },
-		})
-		t.add(path+list, rule{
 			verdict: warned, text: "there are no device plugins: the container gets no such device; mount it with hostPath if it needs one",
 			key: func(key string) bool { return !isNative(corev1.ResourceName(key)) },
 		})
@@ -293,10 +289,7 @@ func (t table) volumes(path string) {
 				!strings.HasPrefix(string(medium), string(corev1.StorageMediumHugePagesPrefix))
 		},
 	})
-	t.add(path+".emptyDir.sizeLimit", rule{
-		verdict: warned, text: "only the size of an emptyDir with medium: Memory is limited",
-		when: func(f set) bool { return f.parent.(corev1.EmptyDirVolumeSource).Medium != corev1.StorageMediumMemory },
-	})
+	t.honour(path, "emptyDir.sizeLimit")
 	source := path + ".projected.sources[]"
 	t.honour(source, "configMap.name", "configMap.optional", "secret.name", "secret.optional")
 	t.items(source+".configMap.items[]", source+".secret.items[]")

@@ -274,12 +274,12 @@ func TestWarnings(t *testing.T) {
 		"      os: {name: windows}\n":                                                                                    "spec.template.spec.os.name",
 		"      shareProcessNamespace: false\n      hostUsers: true\n":                                                    "",
 		"      volumes: [{name: a, emptyDir: {medium: Memory, sizeLimit: 1Mi}}]\n":                                       "",
-		"      volumes: [{name: a, emptyDir: {sizeLimit: 1Mi}}]\n":                                                       "spec.template.spec.volumes[0].emptyDir.sizeLimit",
+		"      volumes: [{name: a, emptyDir: {sizeLimit: 1Mi}}]\n":                                                       "",
 		"      volumes: [{name: a, projected: {sources: [{configMap: {name: x}}, {serviceAccountToken: {path: t}}]}}]\n": "spec.template.spec.volumes[0].projected.sources[1].serviceAccountToken",
 		"      securityContext: {seccompProfile: {type: RuntimeDefault}}\n":                                              "",
 		"        securityContext: {appArmorProfile: {type: RuntimeDefault}}\n":                                           "",
 		"        resources: {limits: {cpu: 1, memory: 1Gi, nvidia.com/gpu: 1}}\n":                                        "spec.template.spec.containers[0].resources.limits[nvidia.com/gpu]",
-		"        resources: {requests: {ephemeral-storage: 1Gi}}\n":                                                      "spec.template.spec.containers[0].resources.requests[ephemeral-storage]",
+		"        resources: {requests: {ephemeral-storage: 1Gi}}\n":                                                      "",
 		"      affinity: {podAntiAffinity: {}}\n      tolerations: []\n":                                                 "spec.template.spec.affinity.podAntiAffinity",
 	} {
 		ds := parse("x", []byte(with(lines))).file.Objects[0].(*appsv1.DaemonSet)

@@ -27,6 +27,7 @@ type Fake struct {
 	exec        func(id string, e runtime.ExecConfig) (int, error)
 	send        func(runtime.Event)
 	collection  runtime.ImageCollection
+	layers      map[string]int64
 	down        bool
 	subscribers map[*subscriber]bool
 }
@@ -36,7 +37,7 @@ func NewFake() *Fake {
 	return &Fake{
 		containers: map[string]*runtime.ContainerStatus{}, configs: map[string]runtime.ContainerConfig{}, pods: map[string]runtime.PodConfig{},
 		fail: map[string]error{}, hang: map[string]bool{}, deaf: map[string]bool{}, subscribers: map[*subscriber]bool{},
-		send: func(runtime.Event) {},
+		send: func(runtime.Event) {}, layers: map[string]int64{},
 	}
 }
 
@@ -264,6 +265,16 @@ func (f *Fake) ImportImages(ctx context.Context) error { return f.answer(ctx, "i
 
 // ImageUsage is one image of 1 MiB.
 func (f *Fake) ImageUsage() (count int, bytes int64) { return 1, 1 << 20 }
+
+// LayerUsage is what SetLayer says, else nothing.
+func (f *Fake) LayerUsage(ctx context.Context, id string) (int64, error) {
+	if err := f.answer(ctx, "usage "+ShortID(id)); err != nil {
+		return 0, err
+	}
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.layers[ShortID(id)], nil
+}
 
 // ImageStore is nowhere.
 func (f *Fake) ImageStore(ctx context.Context) (string, error) { return "", f.answer(ctx, "store") }

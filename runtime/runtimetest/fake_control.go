@@ -56,6 +56,13 @@ func (f *Fake) SetCollection(c runtime.ImageCollection) {
 	f.collection = c
 }
 
+// SetLayer is how many bytes a container ("web-0") has written to its own file system.
+func (f *Fake) SetLayer(name string, bytes int64) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.layers[name] = bytes
+}
+
 // SetSend has events handed to a function, besides those who subscribed.
 func (f *Fake) SetSend(send func(runtime.Event)) {
 	f.mu.Lock()
