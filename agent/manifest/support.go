@@ -289,7 +289,13 @@ func (t table) volumes(path string) {
 				!strings.HasPrefix(string(medium), string(corev1.StorageMediumHugePagesPrefix))
 		},
 	})
-	t.honour(path, "emptyDir.sizeLimit")
+	t.add(path+".emptyDir.sizeLimit", rule{
+		verdict: warned, text: "the huge pages of a volume are limited by the containers' own limits alone",
+		when: func(f set) bool {
+			medium := f.parent.(corev1.EmptyDirVolumeSource).Medium
+			return medium != corev1.StorageMediumDefault && medium != corev1.StorageMediumMemory
+		},
+	})
 	source := path + ".projected.sources[]"
 	t.honour(source, "configMap.name", "configMap.optional", "secret.name", "secret.optional")
 	t.items(source+".configMap.items[]", source+".secret.items[]")

@@ -275,6 +275,7 @@ func TestWarnings(t *testing.T) {
 		"      shareProcessNamespace: false\n      hostUsers: true\n":                                                    "",
 		"      volumes: [{name: a, emptyDir: {medium: Memory, sizeLimit: 1Mi}}]\n":                                       "",
 		"      volumes: [{name: a, emptyDir: {sizeLimit: 1Mi}}]\n":                                                       "",
+		"      volumes: [{name: a, emptyDir: {medium: HugePages, sizeLimit: 1Mi}}]\n":                                    "spec.template.spec.volumes[0].emptyDir.sizeLimit",
 		"      volumes: [{name: a, projected: {sources: [{configMap: {name: x}}, {serviceAccountToken: {path: t}}]}}]\n": "spec.template.spec.volumes[0].projected.sources[1].serviceAccountToken",
 		"      securityContext: {seccompProfile: {type: RuntimeDefault}}\n":                                              "",
 		"        securityContext: {appArmorProfile: {type: RuntimeDefault}}\n":                                           "",
