@@ -19,8 +19,8 @@ func limited(c *corev1.Container, limit string) {
 	c.Resources.Limits = corev1.ResourceList{corev1.ResourceEphemeralStorage: quantity(limit)}
 }
 
-// emptyDir is a volume; limit "" is none.
-func emptyDir(name string, medium corev1.StorageMedium, limit string) corev1.Volume {
+// emptyDirOf is a volume; limit "" is none.
+func emptyDirOf(name string, medium corev1.StorageMedium, limit string) corev1.Volume {
 	v := corev1.Volume{Name: name, VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: medium}}}
 	if limit != "" {
 		q := quantity(limit)
@@ -39,21 +39,21 @@ func TestStorageLimits(t *testing.T) {
 	}{
 		"no limit": {func(*corev1.Pod) {}, Storage{Containers: map[string]int64{"web": 1 << 40}}, false, ""},
 		"no limit on a volume": {
-			func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{emptyDir("a", "", "")} }, Storage{EmptyDirs: map[string]int64{"a": 1 << 40}}, false, "",
+			func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{emptyDirOf("a", "", "")} }, Storage{EmptyDirs: map[string]int64{"a": 1 << 40}}, false, "",
 		},
 		"a limit of nothing is none": {
-			func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{emptyDir("a", "", "0")} }, Storage{EmptyDirs: map[string]int64{"a": mib}}, false, "",
+			func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{emptyDirOf("a", "", "0")} }, Storage{EmptyDirs: map[string]int64{"a": mib}}, false, "",
 		},
 		"memory limits itself": {
 			func(p *corev1.Pod) {
-				p.Spec.Volumes = []corev1.Volume{emptyDir("a", corev1.StorageMediumMemory, "1Mi")}
+				p.Spec.Volumes = []corev1.Volume{emptyDirOf("a", corev1.StorageMediumMemory, "1Mi")}
 			}, Storage{}, false, "",
 		},
 		"a volume at its limit": {
-			func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{emptyDir("a", "", "1Mi")} }, Storage{EmptyDirs: map[string]int64{"a": mib}}, true, "",
+			func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{emptyDirOf("a", "", "1Mi")} }, Storage{EmptyDirs: map[string]int64{"a": mib}}, true, "",
 		},
 		"a volume over its limit": {
-			func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{emptyDir("a", "", "1Mi")} }, Storage{EmptyDirs: map[string]int64{"a": mib + 1}}, true,
+			func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{emptyDirOf("a", "", "1Mi")} }, Storage{EmptyDirs: map[string]int64{"a": mib + 1}}, true,
 			`Usage of EmptyDir volume "a" exceeds the limit "1Mi". `,
 		},
 		"a container at its limit": {
@@ -77,7 +77,7 @@ func TestStorageLimits(t *testing.T) {
 			p := testPod("web", "log")
 			c.change(p)
 			if c.used.EmptyDirs["a"] > 0 && len(p.Spec.Volumes) == 0 {
-				p.Spec.Volumes = []corev1.Volume{emptyDir("a", "", "")}
+				p.Spec.Volumes = []corev1.Volume{emptyDirOf("a", "", "")}
 			}
 			expect(t, "limited", LimitsStorage(p), c.limited)
 			expect(t, "message", c.used.Exceeds(p), c.want)
@@ -89,7 +89,7 @@ func TestStorageLimits(t *testing.T) {
 func TestStorageIsMeasured(t *testing.T) {
 	dir := t.TempDir()
 	p := testPod("web", "log")
-	p.Spec.Volumes = []corev1.Volume{emptyDir("a", "", "1Mi"), emptyDir("memory", corev1.StorageMediumMemory, ""), {Name: "host", VolumeSource: corev1.VolumeSource{
+	p.Spec.Volumes = []corev1.Volume{emptyDirOf("a", "", "1Mi"), emptyDirOf("memory", corev1.StorageMediumMemory, ""), {Name: "host", VolumeSource: corev1.VolumeSource{
 		HostPath: &corev1.HostPathVolumeSource{Path: "/"},
 	}}}
 	p.Status.ContainerStatuses = []corev1.ContainerStatus{
