@@ -27,10 +27,19 @@ type cgroups struct {
 	unified bool // v2 alone
 	systemd bool // containers are scopes of systemd's
 
-	swap, hugetlb bool // the controllers are there
+	swap, hugetlb bool     // the controllers are there
+	hugepages     []string // the sizes that hugetlb counts, such as "2MB"
 }
 
 func detectCgroups() cgroups {
+	c := detectControllers()
+	if c.hugetlb {
+		c.hugepages = hugepageSizes()
+	}
+	return c
+}
+
+func detectControllers() cgroups {
 	c := cgroups{unified: cgroupsv3.Mode() == cgroupsv3.Unified}
 	_, err := os.Stat("/run/systemd/system")
 	c.systemd = c.unified && err == nil
@@ -170,6 +179,9 @@ func removeCgroupTree(dir string) error {
 func stopSlice(ctx context.Context, slice string) error {
 	if out, err := exec.CommandContext(ctx, "systemctl", "stop", "--", slice).CombinedOutput(); err != nil {
 		return fmt.Errorf("cannot stop %s: %w: %s", slice, err, out)
+	}
+	if err := os.RemoveAll(filepath.Join(systemdControl, slice+".d")); err != nil {
+		return fmt.Errorf("cannot remove the properties of %s: %w", slice, err)
 	}
 	return nil
 }

@@ -17,9 +17,7 @@ func (h *host) traces() map[string]int {
 	exec, _ := os.ReadDir(filepath.Join(h.config.RunDir, "exec"))
 	cgroups := 0
 	for _, uid := range h.pods {
-		v1, _ := filepath.Glob("/sys/fs/cgroup/*/picket/pod" + uid)
-		v2, _ := filepath.Glob("/sys/fs/cgroup/picket/pod" + uid)
-		cgroups += len(v1) + len(v2)
+		cgroups += len(podCgroups(uid))
 	}
 	return map[string]int{
 		"goroutines": goruntime.NumGoroutine(), "descriptors": len(descriptors), "exec pipes": len(exec),

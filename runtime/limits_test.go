@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -14,18 +15,46 @@ import (
 	"github.com/picketd/picket/runtime"
 )
 
-// cgroupFile reads a file of a container's cgroup, by its name on v1 ("memory/memory.limit_in_bytes") or v2.
-func (h *host) cgroupFile(c runtime.ContainerConfig, v1, v2 string) string {
+// unified says whether this host has cgroups v2 alone.
+var unified = cgroups.Mode() == cgroups.Unified
+
+// cgroupFile reads a file of a container's cgroup, or with above = 1 of its pod's, by its name on v1 ("memory/memory.limit_in_bytes")
+// or v2.
+func (h *host) cgroupFile(c runtime.ContainerConfig, above int, v1, v2 string) string {
 	h.t.Helper()
-	path := filepath.Join("/sys/fs/cgroup", filepath.Dir(v1), c.Pod.CgroupParent, c.ID, filepath.Base(v1))
-	if cgroups.Mode() == cgroups.Unified {
-		path = filepath.Join("/sys/fs/cgroup", c.Pod.CgroupParent, c.ID, v2)
-	}
-	data, err := os.ReadFile(path)
+	controller, name := filepath.Split(v1)
+	list, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", h.status(c.ID).Pid))
 	if err != nil {
 		h.t.Fatal(err)
 	}
-	return strings.TrimSpace(string(data))
+	root := filepath.Join("/sys/fs/cgroup", controller)
+	if unified {
+		root, controller, name = "/sys/fs/cgroup", "", v2
+	}
+	for line := range strings.Lines(string(list)) { // number:controllers:path
+		fields := strings.SplitN(strings.TrimSpace(line), ":", 3)
+		if !slices.Contains(strings.Split(fields[1], ","), strings.TrimSuffix(controller, "/")) {
+			continue
+		}
+		path := filepath.Join(root, fields[2], strings.Repeat("../", above), name)
+		data, err := os.ReadFile(path)
+		if err != nil {
+			h.t.Fatal(err)
+		}
+		return strings.TrimSpace(string(data))
+	}
+	h.t.Fatalf("no cgroup of controller %s", controller)
+	return ""
+}
+
+// podCgroups are the cgroups that a pod has, of whichever driver.
+func podCgroups(uid string) (found []string) {
+	slice := "picket.slice/picket-pod" + strings.ReplaceAll(uid, "-", "_") + ".slice"
+	for _, pattern := range []string{"/sys/fs/cgroup/*/picket/pod" + uid, "/sys/fs/cgroup/picket/pod" + uid, "/sys/fs/cgroup/" + slice} {
+		dirs, _ := filepath.Glob(pattern)
+		found = append(found, dirs...)
+	}
+	return found
 }
 
 // Limits are in the kernel's files, and the pod's cgroup goes when it is told to.
@@ -37,22 +66,22 @@ func TestLimits(t *testing.T) {
 	}
 	h.start(c)
 	for _, f := range []struct{ v1, v2, want1, want2 string }{
-		{"cpu/cpu.shares", "cpu.weight", "512", "20"},
+		{"cpu/cpu.shares", "cpu.weight", "512", "20|59"}, // of runc before and since 1.3.2
 		{"cpu/cpu.cfs_quota_us", "cpu.max", "50000", "50000 100000"},
 		{"memory/memory.limit_in_bytes", "memory.max", "67108864", "67108864"},
 	} {
 		want := f.want1
-		if cgroups.Mode() == cgroups.Unified {
+		if unified {
 			want = f.want2
 		}
-		if got := h.cgroupFile(c, f.v1, f.v2); got != want {
+		if got := h.cgroupFile(c, 0, f.v1, f.v2); !slices.Contains(strings.Split(want, "|"), got) {
 			t.Errorf("%s: %s, want %s", f.v1, got, want)
 		}
 	}
 	if data, err := os.ReadFile(fmt.Sprintf("/proc/%d/oom_score_adj", h.status(c.ID).Pid)); err != nil || string(data) != "900\n" {
 		t.Errorf("oom_score_adj %q, %v", data, err)
 	}
-	if err := h.RemovePodCgroup(t.Context(), c.Pod.CgroupParent); err == nil {
+	if err := h.RemovePodCgroup(t.Context(), c.Pod.CgroupParent); err == nil && !unified { // systemd ends what is in a slice
 		t.Error("the cgroup of a pod that runs was removed")
 	}
 	h.remove(c.ID)
@@ -61,7 +90,48 @@ func TestLimits(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if dirs, _ := filepath.Glob("/sys/fs/cgroup/*" + c.Pod.CgroupParent); len(dirs) > 0 {
+	if dirs := podCgroups(c.Pod.UID); len(dirs) > 0 {
+		t.Errorf("cgroups are left: %v", dirs)
+	}
+}
+
+// A pod's cgroup has limits of its own, which its containers share; setting the pod up again changes nothing.
+func TestPodLimits(t *testing.T) {
+	h := newHost(t)
+	w := h.watch()
+	p := h.tornDown(h.newPod())
+	p.Resources = &runtime.Resources{CPUShares: 512, CPUQuota: 50000, CPUPeriod: 100000, MemoryLimit: 24 << 20}
+	for range 2 {
+		h.setUp(p)
+	}
+	c := h.shell(p, "web", "sleep 1000")
+	h.start(c)
+	h.setUp(p)
+	for _, f := range []struct{ v1, v2, want1, want2 string }{
+		{"cpu/cpu.shares", "cpu.weight", "512", "59"},
+		{"cpu/cpu.cfs_quota_us", "cpu.max", "50000", "50000 100000"},
+		{"memory/memory.limit_in_bytes", "memory.max", "25165824", "25165824"},
+	} {
+		want := f.want1
+		if unified {
+			want = f.want2
+		}
+		if got := h.cgroupFile(c, 1, f.v1, f.v2); got != want {
+			t.Errorf("%s: %s, want %s", f.v1, got, want)
+		}
+	}
+	greedy := h.shell(p, "greedy", "exec tail /dev/zero") // without a limit of its own
+	h.start(greedy)
+	w.expect(runtime.EventExit, greedy.ID)
+	if s := h.exited(greedy.ID); s.ExitCode != 137 {
+		t.Errorf("%+v", s)
+	}
+	h.remove(c.ID)
+	h.remove(greedy.ID)
+	if err := h.TearDownPod(t.Context(), p); err != nil {
+		t.Fatal(err)
+	}
+	if dirs := podCgroups(p.UID); len(dirs) > 0 {
 		t.Errorf("cgroups are left: %v", dirs)
 	}
 }
@@ -76,12 +146,22 @@ func TestOOMScoreClamped(t *testing.T) {
 	}
 }
 
-// The kernel's kill for memory is told, and remembered for the next agent.
+// The kernel's kill for memory is told, and remembered for the next agent: that of the container's process, and that of a child.
 func TestOutOfMemory(t *testing.T) {
 	h := newHost(t)
 	w := h.watch()
-	// The child dies, the container does not, until it is told to; the event has all the time it needs.
-	c := h.shell(h.newPod(), "web", "sh -c 'head -c 100m /dev/zero | tail'; sleep 1000")
+	p := h.newPod()
+	c := h.shell(p, "greedy", "exec tail /dev/zero")
+	c.Resources.MemoryLimit = 16 << 20
+	h.start(c)
+	h.eventually("it is killed for memory", func() error {
+		if s := h.status(c.ID); s.State != runtime.ContainerExited || s.ExitCode != 137 || !s.OOMKilled {
+			return fmt.Errorf("%+v", s)
+		}
+		return nil
+	})
+	// On v1 the child dies alone, the container when it is told to; on v2 both.
+	c = h.shell(p, "web", "sh -c 'head -c 100m /dev/zero | tail'; sleep 1000")
 	c.Resources.MemoryLimit = 16 << 20
 	h.start(c)
 	if e := w.expect(runtime.EventOOM, c.ID); e.PodUID != c.Pod.UID {

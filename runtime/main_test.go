@@ -176,22 +176,27 @@ func (h *host) newPod() runtime.PodConfig {
 	h.t.Cleanup(func() {
 		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 		defer cancel()
-		all, err := h.Containers(ctx)
-		if err != nil {
-			h.t.Error(err)
-		}
-		for _, c := range all {
-			if c.PodUID == uid {
-				if err := h.RemoveContainer(ctx, c.ID); err != nil {
-					h.t.Error(err)
-				}
-			}
-		}
+		h.removeContainers(ctx, uid)
 		if err := h.RemovePodCgroup(ctx, p.CgroupParent); err != nil {
 			h.t.Error(err)
 		}
 	})
 	return p
+}
+
+func (h *host) removeContainers(ctx context.Context, uid string) {
+	h.t.Helper()
+	all, err := h.Containers(ctx)
+	if err != nil {
+		h.t.Error(err)
+	}
+	for _, c := range all {
+		if c.PodUID == uid {
+			if err := h.RemoveContainer(ctx, c.ID); err != nil {
+				h.t.Error(err)
+			}
+		}
+	}
 }
 
 // shell is a container of a pod that runs a shell script.

@@ -45,7 +45,7 @@ func newNetwork(cfg Config) network {
 	return network{exec: run, cni: libcni.NewCNIConfigWithCacheDir(cfg.CNIBin, filepath.Join(cfg.DataDir, "cni", "cache"), run)}
 }
 
-// SetUpPod makes the pod's namespaces, with shareProcessNamespace also the process that keeps that one, and attaches it to the network, or finds all that as an earlier call left it. After a
+// SetUpPod makes the pod's namespaces and its cgroup, with shareProcessNamespace also the process that keeps that one, and attaches it to the network, or finds all that as an earlier call left it. After a
 // reboot it is made anew; the address may be another one then.
 func (r *Runtime) SetUpPod(ctx context.Context, p PodConfig) (PodStatus, error) {
 	if err := checkUID(p.UID); err != nil {
@@ -62,6 +62,9 @@ func (r *Runtime) SetUpPod(ctx context.Context, p PodConfig) (PodStatus, error) 
 		}
 	}
 	if err := r.makeNamespaces(p); err != nil {
+		return PodStatus{}, err
+	}
+	if err := r.limitPod(ctx, p); err != nil {
 		return PodStatus{}, err
 	}
 	if p.hasReaper() {

@@ -22,10 +22,18 @@ import (
 // sharing is a pod whose containers share a process namespace. It is torn down with the test.
 func (h *host) sharing() runtime.PodConfig {
 	h.t.Helper()
-	p := h.newPod()
+	p := h.tornDown(h.newPod())
 	p.ShareProcessNamespace = true
+	return p
+}
+
+// tornDown has a pod torn down with the test.
+func (h *host) tornDown(p runtime.PodConfig) runtime.PodConfig {
 	h.t.Cleanup(func() {
-		if err := h.TearDownPod(context.Background(), p); err != nil {
+		ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+		defer cancel()
+		h.removeContainers(ctx, p.UID)
+		if err := h.TearDownPod(ctx, p); err != nil {
 			h.t.Error(err)
 		}
 		_ = unix.Unmount(h.podsDir(), unix.MNT_DETACH) // the directory goes with the test
@@ -127,7 +135,7 @@ func (h *host) wantNothingOf(p runtime.PodConfig) {
 	if uids, err := h.PodUIDs(h.t.Context()); err != nil || len(uids) > 0 {
 		h.t.Errorf("pods are left: %v, %v", uids, err)
 	}
-	if dirs, _ := filepath.Glob("/sys/fs/cgroup/*/picket/pod" + p.UID); len(dirs) > 0 {
+	if dirs := podCgroups(p.UID); len(dirs) > 0 {
 		h.t.Errorf("cgroups are left: %v", dirs)
 	}
 	if entries := entries(h.podsDir()); len(entries) > 0 {

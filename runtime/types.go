@@ -23,7 +23,9 @@ type PodConfig struct {
 	Ports    []PortMapping
 	// CgroupParent is the pod's cgroup, relative to the root of every hierarchy, e.g. "/picket/pod<uid>".
 	CgroupParent string
-	Sysctls      map[string]string
+	// Resources are the limits of that cgroup, OOMScoreAdj apart; nil sets none.
+	Resources *Resources
+	Sysctls   map[string]string
 }
 
 // PortMapping publishes a port of the pod on the host (CNI portmap).

@@ -7,6 +7,7 @@ import (
 	appsv1 "k8s.io/api/apps/v1"
 	corev1 "k8s.io/api/core/v1"
 	"k8s.io/apimachinery/pkg/util/intstr"
+	resourcehelper "k8s.io/component-helpers/resource"
 	"k8s.io/utils/ptr"
 )
 
@@ -91,6 +92,30 @@ func DefaultPod(pod *corev1.Pod) {
 			}
 		}
 	}
+	defaultPodRequests(pod)
+}
+
+// defaultPodRequests: of a pod with limits of its own, what it does not request is what its containers do, else the limit.
+func defaultPodRequests(pod *corev1.Pod) {
+	r := pod.Spec.Resources
+	if r == nil || len(r.Limits) == 0 {
+		return
+	}
+	requests := corev1.ResourceList{}
+	for name, limit := range r.Limits {
+		if resourcehelper.IsSupportedPodLevelResource(name) {
+			requests[name] = limit.DeepCopy()
+		}
+	}
+	for name, sum := range resourcehelper.AggregateContainerRequests(pod, resourcehelper.PodResourcesOptions{}) {
+		if resourcehelper.IsSupportedPodLevelResource(name) && !strings.HasPrefix(string(name), corev1.ResourceHugePagesPrefix) {
+			requests[name] = sum.DeepCopy()
+		}
+	}
+	for name, request := range r.Requests {
+		requests[name] = request
+	}
+	r.Requests = requests
 }
 
 func defaultPodSpec(spec *corev1.PodSpec) {

@@ -7,6 +7,7 @@ import (
 
 	corev1 "k8s.io/api/core/v1"
 	apiequality "k8s.io/apimachinery/pkg/api/equality"
+	"k8s.io/apimachinery/pkg/api/resource"
 	"sigs.k8s.io/yaml"
 )
 
@@ -141,6 +142,24 @@ func TestDefaultPod(t *testing.T) {
 	c = pod.Spec.Containers[0]
 	if c.Resources.Requests.Memory().String() != "1Gi" || c.Resources.Requests.Cpu().String() != "100m" || c.Ports[0].HostPort != 80 {
 		t.Errorf("pod: got %v %v", c.Resources.Requests, c.Ports)
+	}
+}
+
+// What a pod with limits of its own does not request is what its containers request together, else its limit.
+func TestDefaultPodRequests(t *testing.T) {
+	ds := defaulted(decodeDaemonSet(t, with("        resources: {limits: {memory: 1Gi}}\n      resources: {limits: {cpu: 2, memory: 4Gi}}\n")))
+	if r := ds.Spec.Template.Spec.Resources; r.Requests != nil {
+		t.Errorf("template: %v", r.Requests)
+	}
+	pod := &corev1.Pod{Spec: *ds.Spec.Template.Spec.DeepCopy()}
+	DefaultPod(pod)
+	if r := pod.Spec.Resources.Requests; len(r) != 2 || r.Memory().String() != "1Gi" || r.Cpu().String() != "2" {
+		t.Errorf("pod: %v", r)
+	}
+	pod.Spec.Resources.Requests = corev1.ResourceList{corev1.ResourceCPU: resource.MustParse("100m")}
+	DefaultPod(pod)
+	if r := pod.Spec.Resources.Requests; len(r) != 2 || r.Cpu().String() != "100m" {
+		t.Errorf("with a request: %v", r)
 	}
 }
 

@@ -135,7 +135,7 @@ func (t table) pod() {
 	})
 	t.warn(podPath+".runtimeClassName", "there are no runtime classes: the containers run with runc")
 	t.warn(podPath+".overhead", "it is reserved nowhere: there are no runtime classes")
-	t.warn(podPath+".resources", "only the containers' own requests and limits count")
+	t.resources(podPath + ".resources")
 	t.warn(podPath+".setHostnameAsFQDN", "the pod keeps its short host name")
 	t.warn(podPath+".hostnameOverride", "the pod keeps the host name that spec.hostname or its own name gives it")
 	t.warn(podPath+".readinessGates", "nothing sets these conditions: the pod is ready when its containers are")

@@ -10,6 +10,7 @@ import (
 	"k8s.io/apimachinery/pkg/util/sets"
 	"k8s.io/apimachinery/pkg/util/validation"
 	"k8s.io/apimachinery/pkg/util/validation/field"
+	resourcehelper "k8s.io/component-helpers/resource"
 )
 
 func validateContainers(spec *corev1.PodSpec, volumes map[string]*corev1.Volume, path *field.Path) field.ErrorList {
@@ -158,6 +159,41 @@ func validateResources(r *corev1.ResourceRequirements, path *field.Path) field.E
 		if _, ok := r.Limits[name]; ok && request.Cmp(limit) > 0 {
 			errs = append(errs, field.Invalid(path.Child("requests"), request.String(),
 				fmt.Sprintf("must be less than or equal to %s limit of %s", name, limit.String())))
+		}
+	}
+	return errs
+}
+
+// validatePodResources is about what the pod's containers may use together.
+func validatePodResources(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
+	if spec.Resources == nil {
+		return nil
+	}
+	errs := validateResources(spec.Resources, path)
+	for _, list := range []struct {
+		name   string
+		values corev1.ResourceList
+	}{{"limits", spec.Resources.Limits}, {"requests", spec.Resources.Requests}} {
+		for _, name := range sortedKeys(list.values) {
+			if !resourcehelper.IsSupportedPodLevelResource(name) {
+				errs = append(errs, field.NotSupported(path.Child(list.name).Key(string(name)), name, sets.List(resourcehelper.SupportedPodLevelResources())))
+			}
+		}
+	}
+	together := resourcehelper.AggregateContainerRequests(&corev1.Pod{Spec: *spec}, resourcehelper.PodResourcesOptions{})
+	for _, name := range sortedKeys(spec.Resources.Requests) {
+		if request, sum := spec.Resources.Requests[name], together[name]; sum.Cmp(request) > 0 {
+			errs = append(errs, field.Invalid(path.Child("requests").Key(string(name)), request.String(),
+				"must be greater than or equal to aggregate container requests of "+sum.String()))
+		}
+	}
+	for _, c := range slices.Concat(spec.InitContainers, spec.Containers) {
+		for _, name := range sortedKeys(c.Resources.Limits) {
+			limit := c.Resources.Limits[name]
+			if most, ok := spec.Resources.Limits[name]; ok && limit.Cmp(most) > 0 {
+				errs = append(errs, field.Invalid(path.Child("limits").Key(string(name)), most.String(),
+					fmt.Sprintf("must be greater than or equal to the limit of container %s, %s", c.Name, limit.String())))
+			}
 		}
 	}
 	return errs

@@ -75,6 +75,7 @@ func validatePodSpec(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
 	if grace := spec.TerminationGracePeriodSeconds; grace != nil {
 		errs = append(errs, apivalidation.ValidateNonnegativeField(*grace, path.Child("terminationGracePeriodSeconds"))...)
 	}
+	errs = append(errs, validatePodResources(spec, path.Child("resources"))...)
 	if isTrue(spec.ShareProcessNamespace) && spec.HostPID {
 		errs = append(errs, field.Invalid(path.Child("shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled"))
 	}

@@ -116,6 +116,11 @@ var invalidDaemonSets = []struct {
 		`spec.template.spec.volumes[11].emptyDir.mode: Invalid value: 1024: must be a number between 0 and 01777 (octal), both inclusive`,
 		`spec.template.spec.volumes[12].secret.defaultUser: Invalid value: -1`, `spec.template.spec.volumes[12].secret.items[0].user: Invalid value: -2`,
 	}},
+	{"pod resources", with("        resources: {limits: {cpu: 2}, requests: {cpu: 700m}}\n      resources: {limits: {cpu: 1, ephemeral-storage: 1Gi}, requests: {cpu: 500m, memory: 1Gi}}\n"), []string{
+		`spec.template.spec.resources.limits[ephemeral-storage]: Unsupported value: "ephemeral-storage"`,
+		`spec.template.spec.resources.requests[cpu]: Invalid value: "500m": must be greater than or equal to aggregate container requests of 700m`,
+		`spec.template.spec.resources.limits[cpu]: Invalid value: "1": must be greater than or equal to the limit of container web, 2`,
+	}},
 	{"resources", with("        resources: {limits: {cpu: 1, memory: -1, gpu: 1, example.com/x: 500m}, requests: {cpu: 2, hugepages-2Mi: 2Mi}}\n"), []string{
 		`spec.template.spec.containers[0].resources.limits[example.com/x]: Invalid value: "500m": must be an integer`,
 		`spec.template.spec.containers[0].resources.limits[gpu]: Invalid value: "gpu": must be a standard resource for containers`,

@@ -84,6 +84,7 @@ func podConfig(pod *corev1.Pod, host Host) runtime.PodConfig {
 		ShareProcessNamespace: isTrue(pod.Spec.ShareProcessNamespace),
 		Hostname:              facts{pod: pod, host: host}.hostname(),
 		CgroupParent:          "/picket/pod" + string(pod.UID),
+		Resources:             podResources(pod),
 	}
 	if sc := pod.Spec.SecurityContext; sc != nil && len(sc.Sysctls) > 0 {
 		p.Sysctls = map[string]string{}

@@ -69,6 +69,95 @@ func TestResources(t *testing.T) {
 	}
 }
 
+// The pod's cgroup: requests by Kubernetes' formula over init containers and sidecars, a limit where every container has it, and
+// spec.resources before both.
+func TestPodResources(t *testing.T) {
+	type container struct{ requests, limits corev1.ResourceList }
+	shares := func(n uint64) runtime.Resources { return runtime.Resources{CPUShares: n} }
+	for _, test := range []struct {
+		name             string
+		init, sidecar    *container
+		main             []container
+		requests, limits corev1.ResourceList // spec.resources
+		want             runtime.Resources
+		wantFirst        runtime.Resources // the first main container's
+	}{
+		{name: "nothing", main: []container{{}}, want: shares(2), wantFirst: runtime.Resources{CPUShares: 2, OOMScoreAdj: 1000}},
+		{
+			name: "two containers", main: []container{
+				{list("cpu", "250m", "memory", "10Mi"), list("cpu", "500m", "memory", "20Mi")}, {list("cpu", "250m"), list("cpu", "1", "memory", "30Mi")},
+			},
+			want:      runtime.Resources{CPUShares: 512, CPUQuota: 150000, CPUPeriod: 100000, MemoryLimit: 50 << 20},
+			wantFirst: runtime.Resources{CPUShares: 256, CPUQuota: 50000, CPUPeriod: 100000, MemoryLimit: 20 << 20, OOMScoreAdj: 990},
+		},
+		{
+			name: "one without a memory limit", main: []container{{nil, list("cpu", "500m", "memory", "20Mi")}, {nil, list("cpu", "1")}},
+			want:      runtime.Resources{CPUShares: 2, CPUQuota: 150000, CPUPeriod: 100000},
+			wantFirst: runtime.Resources{CPUShares: 512, CPUQuota: 50000, CPUPeriod: 100000, MemoryLimit: 20 << 20, OOMScoreAdj: 999},
+		},
+		{
+			name: "a sidecar and a big init container after it", init: &container{list("cpu", "2"), list("memory", "100Mi")},
+			sidecar: &container{list("cpu", "500m"), list("memory", "10Mi")}, main: []container{{list("cpu", "500m"), list("memory", "20Mi")}},
+			want:      runtime.Resources{CPUShares: 2560, MemoryLimit: 110 << 20},
+			wantFirst: runtime.Resources{CPUShares: 512, MemoryLimit: 20 << 20, OOMScoreAdj: 999},
+		},
+		{
+			name: "an init container without a limit", init: &container{}, main: []container{{nil, list("memory", "20Mi")}},
+			want: shares(2), wantFirst: runtime.Resources{CPUShares: 2, MemoryLimit: 20 << 20, OOMScoreAdj: 999},
+		},
+		{
+			name: "of the pod", main: []container{{list("memory", "100Mi"), nil}, {nil, list("cpu", "500m")}},
+			requests: list("cpu", "1", "memory", "300Mi"), limits: list("cpu", "2", "memory", "400Mi"),
+			want:      runtime.Resources{CPUShares: 1024, CPUQuota: 200000, CPUPeriod: 100000, MemoryLimit: 400 << 20},
+			wantFirst: runtime.Resources{CPUShares: 2048, CPUQuota: 200000, CPUPeriod: 100000, MemoryLimit: 400 << 20, OOMScoreAdj: 800},
+		},
+		{
+			name: "huge pages", main: []container{{list("hugepages-2Mi", "4Mi"), list("hugepages-2Mi", "4Mi", "memory", "1Mi")}, {nil, list("hugepages-2Mi", "2Mi")}},
+			want:      runtime.Resources{CPUShares: 2, HugepageLimits: map[string]uint64{"2MB": 6 << 20}},
+			wantFirst: runtime.Resources{CPUShares: 2, MemoryLimit: 1 << 20, OOMScoreAdj: 999, HugepageLimits: map[string]uint64{"2MB": 4 << 20}},
+		},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			pod := testPod()
+			if test.requests != nil || test.limits != nil {
+				pod.Spec.Resources = &corev1.ResourceRequirements{Requests: test.requests, Limits: test.limits}
+			}
+			add := func(to []corev1.Container, c *container, names ...string) []corev1.Container {
+				if c == nil {
+					return to
+				}
+				made := initContainers(names...)[0]
+				made.Resources = corev1.ResourceRequirements{Requests: c.requests, Limits: c.limits}
+				return append(to, made)
+			}
+			pod.Spec.InitContainers = add(nil, test.sidecar, "log+")
+			pod.Spec.InitContainers = add(pod.Spec.InitContainers, test.init, "init")
+			for i := range test.main {
+				pod.Spec.Containers = add(pod.Spec.Containers, &test.main[i], "web")
+			}
+			if got := podConfig(pod, testHost()).Resources; !reflect.DeepEqual(*got, test.want) {
+				t.Errorf("pod:\n got %+v\nwant %+v", *got, test.want)
+			}
+			if got := resources(pod, &pod.Spec.Containers[0], testHost().Allocatable); !reflect.DeepEqual(got, test.wantFirst) {
+				t.Errorf("container:\n got %+v\nwant %+v", got, test.wantFirst)
+			}
+		})
+	}
+}
+
+// The kernel kills a sidecar no sooner than the containers that it serves.
+func TestOOMScoreOfASidecar(t *testing.T) {
+	pod := testPod("web", "db")
+	pod.Spec.InitContainers = initContainers("log+", "init")
+	for i, memory := range []string{"200Mi", "400Mi"} {
+		pod.Spec.Containers[i].Resources.Requests = list("memory", memory)
+	}
+	score := func(c *corev1.Container) int { return oomScoreAdj(pod, c, testHost().Allocatable) }
+	expect(t, "sidecar", score(&pod.Spec.InitContainers[0]), 800)
+	expect(t, "init", score(&pod.Spec.InitContainers[1]), 999)
+	expect(t, "db", score(&pod.Spec.Containers[1]), 600)
+}
+
 func TestSecurityMergesContainerOverPod(t *testing.T) {
 	user, other, group, no, yes := int64(1), int64(2), int64(3), false, true
 	pod := testPod("web")

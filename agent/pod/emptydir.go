@@ -26,8 +26,8 @@ func (v volumes) mountEmptyDir(volume *corev1.Volume) error {
 		return v.makeEmptyDir(dir, v.modeOf(e))
 	case e.Medium == corev1.StorageMediumMemory:
 		options := ""
-		if e.SizeLimit != nil && e.SizeLimit.Sign() > 0 {
-			options = ",size=" + strconv.FormatInt(e.SizeLimit.Value(), 10)
+		if size := v.memorySize(e); size > 0 {
+			options = ",size=" + strconv.FormatInt(size, 10)
 		}
 		return v.mountEmpty(dir, "tmpfs", unix.TMPFS_MAGIC, options, v.modeOf(e))
 	case strings.HasPrefix(string(e.Medium), string(corev1.StorageMediumHugePages)):
@@ -38,6 +38,22 @@ func (v volumes) mountEmptyDir(volume *corev1.Volume) error {
 		return v.mountEmpty(dir, "hugetlbfs", unix.HUGETLBFS_MAGIC, ",pagesize="+strconv.FormatInt(size, 10), v.modeOf(e))
 	}
 	return fmt.Errorf("emptyDir medium %q is not supported", e.Medium)
+}
+
+// memorySize is the size of an emptyDir in memory in bytes: its limit, or less if the whole pod, or the host, can have no more.
+// 0 leaves the kernel's default.
+func (v volumes) memorySize(e *corev1.EmptyDirVolumeSource) int64 {
+	size := v.host.Allocatable.Memory().Value()
+	limits := []int64{podResources(v.pod).MemoryLimit}
+	if e.SizeLimit != nil {
+		limits = append(limits, e.SizeLimit.Value())
+	}
+	for _, limit := range limits {
+		if limit > 0 && (limit < size || size == 0) {
+			size = limit
+		}
+	}
+	return size
 }
 
 // modeOf is the mode of an emptyDir's root, in the kernel's bits: what is asked for, and more for the pod's fsGroup, as the kubelet

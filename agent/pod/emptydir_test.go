@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/api/resource"
 )
 
 func emptyDir(medium corev1.StorageMedium, mode *int32) corev1.Volume {
@@ -58,6 +59,29 @@ func TestEmptyDirInMemoryIsFinished(t *testing.T) {
 	expect(t, "mode that a container gave it", modeOf(t, dir), fs.ModeDir|0o700)
 	mounts, err := mountsUnder(v.dir)
 	expect(t, "mounts", fmt.Sprint(len(mounts), err), "1 <nil>")
+}
+
+// The size of an emptyDir in memory is the least of its limit, the pod's and what the host has.
+func TestEmptyDirInMemoryHasASize(t *testing.T) {
+	for _, test := range []struct {
+		limit, memory string
+		want          int64
+	}{{"", "", 1000 << 20}, {"1Mi", "", 1 << 20}, {"", "2Mi", 2 << 20}, {"4Mi", "2Mi", 2 << 20}, {"4Gi", "", 1000 << 20}} {
+		v := testVolumes(t, emptyDir(corev1.StorageMediumMemory, nil))
+		if test.limit != "" {
+			limit := resource.MustParse(test.limit)
+			v.pod.Spec.Volumes[0].EmptyDir.SizeLimit = &limit
+		}
+		if test.memory != "" {
+			v.pod.Spec.Containers[0].Resources.Limits = list("memory", test.memory)
+		}
+		v.mustMount(t)
+		var st unix.Statfs_t
+		if err := unix.Statfs(v.path(&v.pod.Spec.Volumes[0]), &st); err != nil {
+			t.Fatal(err)
+		}
+		expect(t, fmt.Sprint(test.limit, " of ", test.memory), int64(st.Blocks)*st.Bsize, test.want)
+	}
 }
 
 // Huge pages are of the size that the medium names, or of the only one that containers ask for; what cannot be had is told.
