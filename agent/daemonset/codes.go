@@ -27,6 +27,7 @@ const (
 	CodeNotReady    Code = 19 // nobody says why
 	CodeOther       Code = 20 // the pod says why, and that has no code
 	CodeMinReady    Code = 21
+	CodeProbe       Code = 22
 
 	// Not up to date; without a pod, why none is made.
 	CodeReplacing  Code = 32
@@ -109,6 +110,8 @@ var sayings = [...]saying{
 	CodeMinReady: {"MinReadySeconds", func(w words) string {
 		return "pod " + w.pod + " is ready and counts as available at " + w.detail + w.aside("minReadySeconds ", "")
 	}},
+
+	CodeProbe: {"ReadinessProbe", func(w words) string { return w.notReady("its readiness probe fails", w.more) }},
 
 	CodeReplacing: {"Replacing", func(w words) string {
 		return "pod " + w.pod + " of the older revision " + w.status.Revision + " is being replaced"

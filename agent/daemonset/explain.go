@@ -111,6 +111,8 @@ func notReadyBecause(reason string) because {
 	switch {
 	case reason == "":
 		return because{code: CodeNotReady}
+	case word == "readiness probe failed": // see package pod
+		return because{code: CodeProbe, more: message}
 	case !ok:
 		return because{code: CodeOther, detail: reason}
 	case code == CodeCreateContainerConfigError:

@@ -87,6 +87,11 @@ func TestReasons(t *testing.T) {
 			here: "pod NAME is pending: cannot mount volumes: hostPath /data is no directory", remote: "pod NAME is pending: cannot mount volumes:…",
 		},
 		{
+			code: CodeProbe, ds: makeDS(), pods: []Pod{pod(revB, because("readiness probe failed: container web: HTTP probe failed with statuscode: 404"))},
+			here:   "pod NAME is not ready: its readiness probe fails: container web: HTTP probe failed with statuscode: 404",
+			remote: "pod NAME is not ready: its readiness probe fails",
+		},
+		{
 			code: CodeMinReady, ds: makeDS(minReady(60)), pods: []Pod{pod(revB, readyNow)},
 			here:   "pod NAME is ready and counts as available at 2026-03-01T12:00:59Z (minReadySeconds 60)",
 			remote: "pod NAME is ready and counts as available at 2026-03-01T12:00:59Z",
@@ -159,7 +164,7 @@ func TestCodesAreForEver(t *testing.T) {
 		}
 	}
 	const want = "Deleted NodeName OS NodeSelector NodeAffinity NodeAffinityUnreadable Taint Evicted - " +
-		"NoPod Terminating Finished NotReady Other MinReadySeconds - Replacing Paused OnDelete Surging OthersHere NoRevision - " +
+		"NoPod Terminating Finished NotReady Other MinReadySeconds ReadinessProbe - Replacing Paused OnDelete Surging OthersHere NoRevision - " +
 		"Unheard Failed Quiet Unacknowledged Updating Unavailable Before Returned Stranger Halted - Raising Preparing Aside - " +
 		"ContainerCreating PodInitializing CrashLoopBackOff ErrImagePull ImagePullBackOff ErrImageNeverPull InvalidImageName " +
 		"CreateContainerConfigError CreateContainerError RunContainerError PostStartHookError - " +

@@ -1,9 +1,11 @@
 package manifest
 
 import (
+	"slices"
 	"strings"
 
 	corev1 "k8s.io/api/core/v1"
+	"k8s.io/apimachinery/pkg/util/intstr"
 )
 
 // This file is the one place that says what becomes of every field of a DaemonSet. A test walks the API's types and fails when a
@@ -235,10 +237,17 @@ func (t table) container(path string) {
 	for _, hook := range []string{".lifecycle.postStart", ".lifecycle.preStop"} {
 		t.handler(path + hook)
 		t.honour(path+hook, "sleep.seconds")
+		t.warn(path+hook+".tcpSocket", "Kubernetes does not support it either: the hook fails, and after a failed postStart the container is ended")
 	}
 	for _, name := range []string{".livenessProbe", ".readinessProbe", ".startupProbe"} {
 		probe := path + name
 		t.handler(probe)
+		t.honour(probe, "tcpSocket.port", "tcpSocket.host")
+		for _, port := range []string{".tcpSocket.port", ".httpGet.port"} {
+			t.add(probe+port, rule{
+				verdict: warned, when: isNoPort, text: "no container of the pod has a port of this name: the probe cannot be made, and the container is never found well",
+			})
+		}
 		t.honour(probe, "grpc.port", "grpc.service", "grpc.mode", "initialDelaySeconds", "timeoutSeconds", "periodSeconds", "successThreshold", "failureThreshold",
 			"terminationGracePeriodSeconds")
 	}
@@ -246,8 +255,16 @@ func (t table) container(path string) {
 
 // handler is what probes and hooks do.
 func (t table) handler(path string) {
-	t.honour(path, "exec.command", "tcpSocket.port", "tcpSocket.host", "httpGet.path", "httpGet.port", "httpGet.host", "httpGet.scheme",
+	t.honour(path, "exec.command", "httpGet.path", "httpGet.port", "httpGet.host", "httpGet.scheme",
 		"httpGet.httpHeaders[].name", "httpGet.httpHeaders[].value", "httpGet.protocol")
+}
+
+// isNoPort says whether a port is named that the pod does not have.
+func isNoPort(f set) bool {
+	port := f.value.(intstr.IntOrString)
+	return port.Type == intstr.String && !slices.ContainsFunc(slices.Concat(f.pod.InitContainers, f.pod.Containers), func(c corev1.Container) bool {
+		return slices.ContainsFunc(c.Ports, func(p corev1.ContainerPort) bool { return p.Name == port.StrVal })
+	})
 }
 
 // restartPolicies: Always makes an init container a sidecar.

@@ -120,7 +120,7 @@ func (m *machine) lost(c *container, err error, now time.Time) {
 
 // runs makes the current attempt a running one.
 func (m *machine) runs(c *container, startedAt time.Time) {
-	c.state, c.startedAt, c.hookFailed = running, startedAt, ""
+	c.state, c.startedAt, c.hookFailed, c.failing = running, startedAt, "", ""
 	c.started, c.passing, c.postStart = c.spec.StartupProbe == nil, false, done
 	if l := c.spec.Lifecycle; l != nil && l.PostStart != nil {
 		c.postStart = todo

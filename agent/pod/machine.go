@@ -137,6 +137,7 @@ type container struct {
 	postStart stepState // the hook, of a running attempt; done without one
 	started   bool      // a running attempt's startup probe has succeeded, or there is none
 	passing   bool      // its readiness probe does
+	failing   string    // why its readiness probe failed the last time
 	// hookFailed is why a running attempt is being ended.
 	hookFailed string
 	complete   bool // of roleInit: it ended well

@@ -1,6 +1,8 @@
 package pod
 
 import (
+	"cmp"
+	"strings"
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
@@ -57,8 +59,21 @@ func (m *machine) probed(p probed, now time.Time) {
 			m.unhealthy(c, c.spec.LivenessProbe, "liveness", now)
 		}
 	case readinessProbe:
-		c.passing = p.passing
+		c.passing, c.failing = p.passing, ""
+		if p.failed || p.errored {
+			c.failing = cmp.Or(strings.TrimSpace(p.output), "it says nothing")
+		}
 	}
+}
+
+// unreadyMessage says what a pod that runs is not ready for; Kubernetes tells it in events alone.
+func (m *machine) unreadyMessage() string {
+	for _, c := range m.containers {
+		if c.state == running && c.started && c.spec.ReadinessProbe != nil && !c.passing && c.failing != "" {
+			return "readiness probe failed: container " + c.spec.Name + ": " + c.failing
+		}
+	}
+	return ""
 }
 
 // unhealthy ends a container whose probe has failed, within the probe's own grace period if it has one.

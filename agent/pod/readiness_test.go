@@ -99,6 +99,7 @@ func TestReadiness(t *testing.T) {
 		expect(t, "ready after two failures", b.ready(), true)
 		b.after(10 * time.Second)
 		expect(t, "ready after three", b.ready(), false)
+		expect(t, "message", b.worker.Status().Message, "readiness probe failed: container web: it says nothing")
 		expect(t, "events", b.reported("Unhealthy"), 3)
 		c.answer("ready", 0)
 		b.after(10 * time.Second)

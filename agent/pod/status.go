@@ -56,6 +56,7 @@ func (m *machine) status(host Host, now time.Time) corev1.PodStatus {
 	s.Phase = m.phase(s.ContainerStatuses)
 	m.setConditions(now)
 	s.Conditions = slices.Clone(m.conditions)
+	s.Message = m.unreadyMessage()
 	if s.Phase == corev1.PodPending {
 		s.Message = m.podMessage()
 	}
