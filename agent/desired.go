@@ -29,8 +29,10 @@ type daemonSet struct {
 	said      daemonset.Said
 	loaded    daemonset.Version // that was here when the agent started
 	returned  time.Time         // since when somebody is waited for that the version was to go on without; zero is nobody
-	dirty     bool              // to be planned
-	wakeUp    time.Time
+	// notRolledBack is what was last told of a rollback that does not come.
+	notRolledBack string
+	dirty         bool // to be planned
+	wakeUp        time.Time
 
 	viewStale bool // what follows is to be made anew
 	common    daemonset.Common
@@ -273,6 +275,10 @@ func (l *loop) daemonSet(name types.NamespacedName) *daemonSet {
 		d = &daemonSet{
 			memory: l.state.recall(name.String()), others: map[string]daemonset.Status{},
 			blueprints: map[string]*daemonset.Blueprint{}, shown: map[string]string{},
+		}
+		ref := manifest.Ref{Kind: manifest.KindDaemonSet, Namespace: name.Namespace, Name: name.Name}
+		if o, ok := l.store.Get(storeKey(ref)); ok && o.Deleted {
+			d.known, d.dirty = true, true // somebody's word came late: it is forgotten when that is taken back
 		}
 		d.said = d.memory.Said
 		if !d.memory.Rollout.Since.IsZero() {

@@ -14,6 +14,7 @@ import (
 	corev1 "k8s.io/api/core/v1"
 
 	"github.com/picketd/picket/agent/api"
+	"github.com/picketd/picket/cluster"
 	"github.com/picketd/picket/cluster/clustertest"
 	"github.com/picketd/picket/cluster/pki"
 	"github.com/picketd/picket/runtime"
@@ -225,6 +226,32 @@ func TestFleetRunsADaemonSet(t *testing.T) {
 				return len(h.pods()) == 0 && len(h.running()) == 0 && len(h.loop.daemonSets) == 0
 			})
 		})
+	})
+}
+
+// A word of a DaemonSet that is deleted and forgotten comes late: when it is taken back, nothing of the DaemonSet is left.
+func TestALateWordOfADeletedDaemonSet(t *testing.T) {
+	withFleet(t, 2, func(t *testing.T, f *testFleet) {
+		f.runWeb(2)
+		h := f.hosts[0]
+		word, _ := h.loop.fleet.statuses.Get("host-02", "default/web")
+		if err := h.delete(resourceDaemonSets, "default", "web"); err != nil {
+			t.Fatal(err)
+		}
+		gone := func() bool { return len(h.loop.daemonSets) == 0 }
+		f.within(time.Minute, "it is gone", gone)
+		hear := func(word cluster.Status) {
+			if err := h.do(func() error { return h.loop.hearWord(word) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		hear(word)
+		if gone() {
+			t.Error("it is not heard")
+		}
+		word.Body = nil
+		hear(word)
+		f.within(time.Minute, "it is gone again", gone)
 	})
 }
 

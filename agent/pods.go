@@ -48,7 +48,8 @@ type hostPod struct {
 	gone   bool        // all that was left of an evicted pod is gone
 
 	// Of a warm pod:
-	imagesOnly bool // and nothing else; it has no record
+	since      time.Time // when it was begun with
+	imagesOnly bool      // and nothing else; it has no record
 	prepared   bool
 	trouble    string // why it cannot be made, "" while nothing is wrong
 	dropped    bool   // on its way out

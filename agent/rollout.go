@@ -157,13 +157,18 @@ func (l *loop) ask(ctx context.Context, d *daemonSet, blockers []daemonset.Block
 	}
 }
 
-// rollBack writes the previous revision as a new version, if this host is a door. Doors that do so at once write the same.
+// rollBack writes an earlier revision as a new version, if this host is a door. Doors that do so at once write the same.
 func (l *loop) rollBack(name types.NamespacedName, d *daemonSet) {
 	if l.mayWrite() != nil || !l.fleet.isSynced() {
 		return
 	}
-	back, from := daemonset.Rollback(d.object, d.revisions)
+	back, from, whyNot := daemonset.Rollback(d.object, d.revisions)
 	if back == nil {
+		if text := fmt.Sprintf("revision %s was not available within its progress deadline, and it is not rolled back: %s", from, whyNot); d.notRolledBack != text {
+			d.notRolledBack = text
+			l.log.Warn(text, "daemonset", name)
+			l.events.record(referenceTo("apps/v1", "DaemonSet", d.object), corev1.EventTypeWarning, "RollbackFailed", text)
+		}
 		return
 	}
 	if err := l.put("picketd (automatic rollback)", back); err != nil {

@@ -258,6 +258,35 @@ func TestRollback(t *testing.T) {
 	})
 }
 
+// A version that halts is given up for another, which fails too: the way back is to the one that ran everywhere. When that fails as well,
+// it is not the template, and the fleet stays where it is.
+func TestRollbackPassesOverWhatHasFailed(t *testing.T) {
+	withFleet(t, 3, func(t *testing.T, f *testFleet) {
+		f.runWeb(3)
+		breaks := func(err error) {
+			for _, h := range f.hosts {
+				h.fake.SetFail("start web", err)
+			}
+		}
+		event := func(reason string) bool {
+			return slices.ContainsFunc(f.hosts, func(h *fleetHost) bool { return len(h.eventsOf(reason)) > 0 })
+		}
+		stuck := func() bool { return f.hosts[0].own().Stuck }
+		breaks(errors.New("exec format error"))
+		f.hosts[1].apply(webUpdating("busybox:2", "1", `picket.io/progress-deadline: "30"`))
+		f.within(2*time.Minute, "host-01 is stuck", stuck)
+		f.hosts[1].apply(webUpdating("busybox:3", "1", `picket.io/on-failure: Rollback, picket.io/progress-deadline: "30"`))
+		f.within(time.Minute, "host-01 is in its turn", func() bool { return !stuck() })
+		f.within(time.Minute, "it is rolled back", func() bool { return event("RolledBack") })
+		f.within(time.Minute, "and not rolled back again", func() bool { return stuck() && event("RollbackFailed") })
+		if image := f.hosts[2].daemonSet("web").Spec.Template.Spec.Containers[0].Image; image != "busybox:1" {
+			t.Errorf("it went back to %s", image)
+		}
+		breaks(nil)
+		f.rollsOut(3*time.Minute, "busybox:1", 1)
+	})
+}
+
 func TestPausedAndResumed(t *testing.T) {
 	withFleet(t, 3, func(t *testing.T, f *testFleet) {
 		f.runWeb(3)

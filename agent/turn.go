@@ -84,7 +84,6 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 		}
 	}
 	view := l.view(name, d)
-	l.pods.discardPrefetched(name, view.Revision)
 	observed := l.pods.observed(name)
 	observed.Failures, observed.Evictions, observed.Memory, observed.Said = d.memory.Failures, d.memory.Evictions, d.memory.Rollout, d.said
 	observed.Found = daemonset.Found{Version: d.loaded, Entry: l.foundEntry}
@@ -111,7 +110,6 @@ func (l *loop) carryOut(ctx context.Context, name types.NamespacedName, d *daemo
 		l.act(ctx, name, d, action, now) // one that fails brings the time forward
 	}
 	if d.object == nil {
-		l.pods.discardAll(name, "the DaemonSet was deleted")
 		d.own = decision.Status
 		l.forgetWhenGone(name, d)
 		return
@@ -209,9 +207,9 @@ func (l *loop) act(ctx context.Context, name types.NamespacedName, d *daemonSet,
 		pod, err = l.createPod(d, action, now)
 		message = "Created pod: " + pod + " (" + message + ")"
 	case daemonset.Prepare:
-		err = l.preparePod(name, d, action.Revision, false)
+		err = l.preparePod(name, d, action.Revision, false, now)
 	case daemonset.Prefetch:
-		err = l.preparePod(name, d, action.Revision, true)
+		err = l.preparePod(name, d, action.Revision, true, now)
 	case daemonset.Discard:
 		l.pods.discard(types.UID(action.UID), action.Message)
 	case daemonset.Delete:

@@ -45,7 +45,6 @@ func (h *hostPod) stage() pod.Stage {
 // here: a pod whose record is lost with the power is simply decided anew, under another name.
 func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) (name string, err error) {
 	of := types.NamespacedName{Namespace: d.object.Namespace, Name: d.object.Name}
-	defer l.pods.discardPrefetched(of, "")
 	if h := l.pods.warmOf(of, action.Revision, d.restartsOn()); h != nil {
 		l.pods.release(h, now)
 		return h.Pod.Name, nil
@@ -58,10 +57,10 @@ func (l *loop) createPod(d *daemonSet, action daemonset.Action, now time.Time) (
 }
 
 // preparePod makes the warm pod of a revision, or pulls no more than its images. What is there already is left as it is.
-func (l *loop) preparePod(name types.NamespacedName, d *daemonSet, revision string, imagesOnly bool) error {
+func (l *loop) preparePod(name types.NamespacedName, d *daemonSet, revision string, imagesOnly bool, now time.Time) error {
 	if h := l.pods.warmOf(name, revision, d.restartsOn()); h != nil {
 		if !imagesOnly {
-			l.pods.complete(h)
+			l.pods.complete(h, now)
 		}
 		return nil
 	}
@@ -69,7 +68,7 @@ func (l *loop) preparePod(name types.NamespacedName, d *daemonSet, revision stri
 	if err != nil {
 		return err
 	}
-	l.pods.prepare(p, imagesOnly)
+	l.pods.prepare(p, imagesOnly, now)
 	return nil
 }
 
@@ -101,6 +100,7 @@ func (l *loop) adoptWarm(h *hostPod) {
 	case h.Pod.Spec.NodeName != l.node.name:
 		l.pods.discard(h.Pod.UID, "the host was renamed")
 	}
+	h.since = l.now() // the time that the agent was away was not its
 }
 
 // recognise sees by its containers that a pod was released though its record does not say so: the disk was full.
@@ -111,28 +111,22 @@ func (s *podSet) recognise(h *hostPod, containers []runtime.ContainerStatus) {
 	}
 }
 
-// prepare starts the worker of a warm pod. The one before it that only pulled images is dropped, after: what both want is pulled on.
-func (s *podSet) prepare(p *corev1.Pod, imagesOnly bool) {
-	before := s.allWarm(ownerOf(p))
-	h := &hostPod{podRecord: podRecord{Pod: p, Warm: true}, imagesOnly: imagesOnly}
+// prepare starts the worker of a warm pod.
+func (s *podSet) prepare(p *corev1.Pod, imagesOnly bool, now time.Time) {
+	h := &hostPod{podRecord: podRecord{Pod: p, Warm: true}, imagesOnly: imagesOnly, since: now}
 	s.byUID[p.UID] = h
 	if !imagesOnly {
 		s.saveWarm(h)
 	}
 	s.start(h, nil)
-	for _, other := range before {
-		if other.imagesOnly {
-			s.discard(other.Pod.UID, "another one takes its place")
-		}
-	}
 }
 
 // complete makes a warm pod of one whose images were pulled.
-func (s *podSet) complete(h *hostPod) {
+func (s *podSet) complete(h *hostPod, now time.Time) {
 	if !h.imagesOnly {
 		return
 	}
-	h.imagesOnly, h.prepared = false, false
+	h.imagesOnly, h.prepared, h.since = false, false, now
 	s.saveWarm(h)
 	h.worker.Prepare()
 }
@@ -180,15 +174,6 @@ func (s *podSet) discardAll(name types.NamespacedName, reason string) {
 	}
 }
 
-// discardPrefetched ends the pulling of images of all revisions but one.
-func (s *podSet) discardPrefetched(name types.NamespacedName, but string) {
-	for _, h := range s.allWarm(name) {
-		if h.imagesOnly && revisionOf(h.Pod) != but {
-			s.discard(h.Pod.UID, "its images are not what comes next")
-		}
-	}
-}
-
 // allWarm are the warm pods of a DaemonSet that are not being dropped.
 func (s *podSet) allWarm(name types.NamespacedName) []*hostPod {
 	var list []*hostPod
@@ -215,14 +200,10 @@ func (s *podSet) warmOf(name types.NamespacedName, revision, config string) *hos
 func (s *podSet) warm(name types.NamespacedName) []daemonset.Warm {
 	var list []daemonset.Warm
 	for _, h := range s.allWarm(name) {
-		w := daemonset.Warm{
-			UID: string(h.Pod.UID), Revision: revisionOf(h.Pod), Config: h.Pod.Annotations[daemonset.AnnotationConfig],
+		list = append(list, daemonset.Warm{
+			UID: string(h.Pod.UID), Since: h.since, Revision: revisionOf(h.Pod), Config: h.Pod.Annotations[daemonset.AnnotationConfig],
 			ImagesOnly: h.imagesOnly, Prepared: h.prepared, Trouble: h.trouble,
-		}
-		if h.imagesOnly {
-			w.UID = ""
-		}
-		list = append(list, w)
+		})
 	}
 	return list
 }

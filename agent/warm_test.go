@@ -177,11 +177,16 @@ func TestWarmPodIsDiscarded(t *testing.T) {
 func TestWarmPodOutlivesTheAgent(t *testing.T) {
 	withWarm(t, func(t *testing.T, h *testHost, revision string) {
 		before, old := h.onlyWarm(), h.onlyPod()
+		h.after(time.Second)
 		h.stop()
 		h.fake.Take()
 		h.boot()
 		h.after(time.Minute)
-		if after := h.onlyWarm(); after != before {
+		after := h.onlyWarm()
+		if !after.Since.After(before.Since) {
+			t.Errorf("the time that the agent was away counts: %v after %v", after.Since, before.Since)
+		}
+		if after.Since = before.Since; after != before {
 			t.Errorf("%+v became %+v", before, after)
 		}
 		for _, call := range h.fake.Take() {
@@ -235,37 +240,32 @@ func TestTroubleOfAWarmPodIsToldToThePlanner(t *testing.T) {
 	})
 }
 
+// A host whose turn is far away pulls images only, until the update is paused; the same becomes its warm pod when its turn is near.
 func TestImagesArePulledAheadOfTheTurn(t *testing.T) {
-	withHost(t, func(t *testing.T, h *testHost) {
-		h.apply(pausedWeb("busybox:1"))
-		second := h.update("busybox:2")
-		h.act(daemonset.Action{Kind: daemonset.Prefetch, Revision: second})
-		want := daemonset.Warm{Revision: second, ImagesOnly: true, Prepared: true, Config: h.onlyWarm().Config}
-		if w := h.onlyWarm(); w != want || len(h.fake.List()) != 1 {
-			t.Errorf("warm %+v, containers %+v", w, h.fake.List())
+	withFleet(t, 6, func(t *testing.T, f *testFleet) {
+		f.runWeb(6)
+		last := f.hosts[5]
+		web := func(paused string) {
+			f.hosts[0].apply(strings.Replace(webUpdating("busybox:2", "1", "picket.io/paused: "+paused), "spec:\n", "spec:\n  minReadySeconds: 10\n", 1))
 		}
-		third := h.update("busybox:3")
-		h.act(daemonset.Action{Kind: daemonset.Prefetch, Revision: third})
-		want.Revision = third
-		if w := h.onlyWarm(); w != want {
-			t.Errorf("warm %+v", w)
+		pulled := func() bool {
+			warm := last.observed().Warm
+			return len(warm) == 1 && warm[0].ImagesOnly && warm[0].Prepared && len(last.fake.List()) == 1
 		}
-		h.act(daemonset.Action{Kind: daemonset.Prepare, Revision: third}, daemonset.Action{Kind: daemonset.Prefetch, Revision: third})
-		if w := h.onlyWarm(); w.UID == "" || w.ImagesOnly || !w.Prepared || len(h.fake.List()) != 2 {
-			t.Errorf("warm %+v", w)
-		}
-		h.after(time.Minute)
-		if len(h.loop.pods.byUID) != 2 {
-			t.Errorf("%d pods are left", len(h.loop.pods.byUID))
-		}
-		images := 0
-		for _, r := range h.fake.Asked() {
-			if r.Ref == "busybox:3" {
-				images++
-			}
-		}
-		if images != 1 {
-			t.Errorf("the image was asked for %d times", images)
+		web(`"false"`)
+		f.within(time.Minute, "it has the image", pulled)
+		web(`"true"`)
+		f.within(time.Minute, "the pause has come to it", func() bool { return len(last.observed().Warm) == 0 })
+		web(`"false"`)
+		f.within(time.Minute, "it has the image", pulled)
+		uid := last.onlyWarm().UID
+		f.within(time.Minute, "it has a warm pod", func() bool {
+			warm := last.observed().Warm
+			return len(warm) == 1 && warm[0].UID == uid && !warm[0].ImagesOnly && warm[0].Prepared && len(last.fake.List()) == 2
+		})
+		f.rollsOut(2*time.Minute, "busybox:2", 1)
+		if now := string(last.ownPod().UID); now != uid || len(last.observed().Warm) > 0 || len(last.loop.pods.byUID) > 2 {
+			t.Errorf("pod %s runs in place of %s; left are %+v", now, uid, last.observed().Warm)
 		}
 	})
 }

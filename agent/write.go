@@ -172,7 +172,8 @@ func (l *loop) prepare(object manifest.Object) (cluster.Write, error) {
 	if ds, ok := object.(*appsv1.DaemonSet); ok {
 		ds = ds.DeepCopy()
 		ds.UID = daemonset.UID(ref.Kind, ref.Namespace, ref.Name, l.store.Birth(storeKey(ref)))
-		b.Revisions = daemonset.NextHistory(b.Revisions, ds, l.revisionsOf(types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}))
+		name := types.NamespacedName{Namespace: ref.Namespace, Name: ref.Name}
+		b.Revisions = daemonset.NextHistory(l.judged(name, b.Revisions), ds, l.revisionsOf(name))
 		for _, r := range b.Revisions {
 			if r.CreationTimestamp.IsZero() {
 				r.CreationTimestamp = metav1.NewTime(l.now())
@@ -184,6 +185,16 @@ func (l *loop) prepare(object manifest.Object) (cluster.Write, error) {
 		return cluster.Write{}, fmt.Errorf("cannot store %s: %w", ref, err)
 	}
 	return cluster.Write{Key: storeKey(ref), Body: bytes, Hash: manifest.Hash(object), Content: manifest.AppliedHash(object)}, nil
+}
+
+// judged are a DaemonSet's revisions with what has become of the one that is current yet.
+func (l *loop) judged(name types.NamespacedName, revisions []*appsv1.ControllerRevision) []*appsv1.ControllerRevision {
+	d, ok := l.daemonSets[name]
+	if !ok || d.object == nil {
+		return revisions
+	}
+	l.sum(d)
+	return daemonset.Judge(revisions, d.object.Status)
 }
 
 func storedBody(o cluster.Object) (body, error) {

@@ -26,6 +26,8 @@ const (
 	AnnotationConfig = "picket.io/config"
 	// AnnotationRolledBack is written by an automatic rollback: the revision that failed, ">" and the one that took its place.
 	AnnotationRolledBack = "picket.io/rolled-back"
+	// AnnotationOutcome is on revisions: what had become of one when another took its place.
+	AnnotationOutcome = "picket.io/outcome"
 )
 
 const defaultDeadline = 600 * time.Second

@@ -122,13 +122,16 @@ func viewOf(ds *appsv1.DaemonSet) View {
 	return v
 }
 
-// warmed is a next pod that is ready to be started.
-var warmed = []Warm{{Revision: revB, Prepared: true}}
+// warmed is a next pod that is ready to be started. That it is dropped when it is not needed is not worth telling every time.
+var warmed = []Warm{{UID: "warmed", Since: t0, Revision: revB, Prepared: true}}
 
 // said is an action in short: "create bbbb SuccessfulCreate", "delete uid-1 RollingUpdate".
 func said(d Decision) []string {
 	out := []string{}
 	for _, a := range d.Actions {
+		if a.Kind == Discard && a.UID == warmed[0].UID {
+			continue
+		}
 		out = append(out, fmt.Sprintf("%s %s%s %s", a.Kind, a.Revision, a.UID, a.Reason))
 	}
 	return out

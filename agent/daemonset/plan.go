@@ -18,6 +18,7 @@ func Plan(v View, self Self, o Observed, now time.Time) Decision {
 		p.Placement = notPlaced(because{code: CodeDeleted})
 		p.deleteAll(ReasonDelete)
 		p.discardWarm(false)
+		p.discardImages(false)
 		p.Status = p.status()
 		return p.Decision
 	}

@@ -96,8 +96,11 @@ func TestPlanProperties(t *testing.T) {
 func checkActions(t *rapid.T, v View, d Decision, pods []Pod) {
 	creates, deleted := 0, map[string]bool{}
 	for _, a := range d.Actions {
-		if a.Kind == Create {
+		switch a.Kind {
+		case Create:
 			creates++
+			continue
+		case Prepare, Prefetch, Discard:
 			continue
 		}
 		i := slices.IndexFunc(pods, func(p Pod) bool { return p.UID == a.UID })
@@ -130,11 +133,12 @@ type world struct {
 	host
 	now  time.Time
 	pods []Pod
+	warm []Warm
 	made int
 }
 
 func (w *world) observed() Observed {
-	return Observed{Pods: w.pods, Warm: warmed, Failures: w.failures, Evictions: w.evictions, Memory: w.memory, Said: w.said}
+	return Observed{Pods: w.pods, Warm: w.warm, Failures: w.failures, Evictions: w.evictions, Memory: w.memory, Said: w.said}
 }
 
 // step plans, carries out, and lets one thing happen; it reports whether anything did.
@@ -143,11 +147,19 @@ func (w *world) step(t *rapid.T) bool {
 	checkLater(t, d, w.now)
 	w.failures, w.evictions, w.memory, w.said = d.Failures, d.Evictions, d.Memory, d.Said
 	for _, a := range d.Actions {
-		if a.Kind == Create {
-			w.made++
+		w.made++
+		uid := fmt.Sprint("warm-", w.made)
+		switch a.Kind {
+		case Create:
 			pod := makePod(100+w.made, a.Revision)
 			pod.Phase, pod.Created = corev1.PodPending, w.now
-			w.pods = append(w.pods, pod)
+			w.pods, w.warm = append(w.pods, pod), nil
+			continue
+		case Prepare, Prefetch:
+			w.warm = append(w.warm, Warm{UID: uid, Since: w.now, Revision: a.Revision, ImagesOnly: a.Kind == Prefetch, Prepared: true})
+			continue
+		case Discard:
+			w.warm = slices.DeleteFunc(w.warm, func(warm Warm) bool { return warm.UID == a.UID })
 			continue
 		}
 		i := slices.IndexFunc(w.pods, func(p Pod) bool { return p.UID == a.UID })

@@ -116,6 +116,7 @@ func newRevision(ds *appsv1.DaemonSet, data []byte, number int64, history []*app
 	// last-applied is as large as the DaemonSet itself and says nothing of the revision; the change cause stays.
 	annotations := maps.Clone(ds.Annotations)
 	delete(annotations, corev1.LastAppliedConfigAnnotation)
+	delete(annotations, AnnotationRolledBack)
 	name := ds.Name + "-" + hash
 	return &appsv1.ControllerRevision{
 		ObjectMeta: metav1.ObjectMeta{

@@ -236,28 +236,48 @@ func (p *planner) prepare() {
 	ds := p.view.DaemonSet
 	next := p.own.Old && p.Placement.ShouldRun && !onDelete(ds) && len(p.live()) == 1
 	p.discardWarm(next || p.Memory.Updating)
-	if !next || p.Memory.Updating || Paused(ds) {
-		return
+	ahead := next && !p.Memory.Updating && !Paused(ds)
+	if kind := p.ahead(); ahead && kind != "" {
+		p.Actions = append(p.Actions, Action{Kind: kind, Revision: p.view.Revision, Reason: ReasonPrepare, Message: fmt.Sprintf("revision %s is made ready ahead of its turn", p.view.Revision)})
 	}
+	p.discardImages(ahead) // last: what both want is pulled on
+}
+
+// ahead is what is to be made of the next pod now that is not there; "" is nothing.
+func (p *planner) ahead() ActionKind {
 	kind := Prefetch
-	if p.near && !surges(ds) {
+	if p.near && !surges(p.view.DaemonSet) {
 		kind = Prepare
 	}
 	for _, w := range p.warm {
 		if p.ofCurrent(w) && (kind == Prefetch || !w.ImagesOnly) {
-			return
+			return ""
 		}
 	}
-	p.Actions = append(p.Actions, Action{Kind: kind, Revision: p.view.Revision, Reason: ReasonPrepare, Message: fmt.Sprintf("revision %s is made ready ahead of its turn", p.view.Revision)})
+	return kind
 }
 
 // discardWarm drops the pods that were prepared of another revision, or all.
 func (p *planner) discardWarm(needed bool) {
 	for _, w := range p.warm {
-		if w.UID != "" && (!needed || !p.ofCurrent(w)) {
-			p.Actions = append(p.Actions, Action{Kind: Discard, UID: w.UID, Reason: ReasonPrepare, Message: fmt.Sprintf("the pod that was prepared of revision %s is not needed", w.Revision)})
+		if !w.ImagesOnly && (!needed || !p.ofCurrent(w)) {
+			p.discard(w, fmt.Sprintf("the pod that was prepared of revision %s is not needed", w.Revision))
 		}
 	}
+}
+
+// discardImages ends the pulling of images for a turn of another revision, or of all, and what a whole pod has taken the place of.
+func (p *planner) discardImages(ahead bool) {
+	whole := slices.ContainsFunc(p.warm, func(w Warm) bool { return !w.ImagesOnly && p.ofCurrent(w) })
+	for _, w := range p.warm {
+		if w.ImagesOnly && (!ahead || whole || !p.ofCurrent(w)) {
+			p.discard(w, fmt.Sprintf("the images of revision %s are not what comes next", w.Revision))
+		}
+	}
+}
+
+func (p *planner) discard(w Warm, message string) {
+	p.Actions = append(p.Actions, Action{Kind: Discard, UID: w.UID, Reason: ReasonPrepare, Message: message})
 }
 
 func (p *planner) ofCurrent(w Warm) bool {
@@ -274,12 +294,22 @@ func (p *planner) prepared() bool {
 	return false
 }
 
-// trouble is why the next pod cannot be made; zero when nothing is wrong.
+// trouble is why the next pod cannot be made; zero when nothing is wrong. One that is not made by the deadline of a turn counts as one
+// that cannot be: what it waits for may never answer.
 func (p *planner) trouble() because {
+	limit := deadline(p.view.DaemonSet)
 	for _, w := range p.warm {
-		if p.ofCurrent(w) && w.Trouble != "" {
+		end := w.Since.Add(limit)
+		switch {
+		case !p.ofCurrent(w):
+		case w.Trouble != "":
 			word, message, _ := strings.Cut(w.Trouble, ": ")
 			return because{code: CodeAside, detail: word, more: message}
+		case w.Prepared:
+		case p.now.Before(end):
+			p.wake(end)
+		default:
+			return because{code: CodeAside, detail: "DeadlineExceeded", more: "it is being made since " + clock(w.Since)}
 		}
 	}
 	return because{}

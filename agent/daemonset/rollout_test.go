@@ -143,8 +143,10 @@ func TestWhyNot(t *testing.T) {
 			u.hear("host-02", tells(func(s *Status) { s.Stuck, s.Updating = true, true }))
 		}, "waiting for host-02, which is stuck in its turn: the update is halted (pod  is not ready: CrashLoopBackOff)"},
 		{CodeRaising, nil, func(u *updater) { u.view.Common.Exclusions = map[string]Exclusion{"host-01": {Entry: 1}} }, "all hosts agree about this one anew first"},
-		{CodePreparing, nil, func(u *updater) { u.o.Warm = []Warm{{UID: "warm", Revision: revB}} }, "the next pod is being prepared"},
-		{CodeAside, nil, func(u *updater) { u.o.Warm = []Warm{{UID: "warm", Revision: revB, Trouble: "ErrImagePull: not found"}} }, "the next pod cannot be made: ErrImagePull: not found"},
+		{CodePreparing, nil, func(u *updater) { u.o.Warm = []Warm{{UID: "warm", Since: t0, Revision: revB}} }, "the next pod is being prepared"},
+		{CodeAside, nil, func(u *updater) {
+			u.o.Warm = []Warm{{UID: "warm", Since: t0, Revision: revB, Trouble: "ErrImagePull: not found"}}
+		}, "the next pod cannot be made: ErrImagePull: not found"},
 	} {
 		t.Run(c.code.String(), func(t *testing.T) {
 			if c.ds == nil {
@@ -169,7 +171,7 @@ func TestNothingIsStoppedBeforeTheNextPodIsPrepared(t *testing.T) {
 	u := newUpdater(t, makeDS(), "host-02")
 	u.o.Warm = nil
 	u.expect("being prepared", "prepare bbbb Preparing")
-	u.o.Warm = []Warm{{UID: "warm", Revision: revB}}
+	u.o.Warm = []Warm{{UID: "warm", Since: t0, Revision: revB}}
 	u.expect("being prepared")
 	u.o.Warm[0].Prepared = true
 	u.expect("", takeDown)
@@ -179,15 +181,59 @@ func TestFarFromItsTurnAHostPullsImagesOnly(t *testing.T) {
 	u := newUpdater(t, makeDS(), "host-00", "host-00a", "host-00b", "host-00c")
 	u.o.Warm = nil
 	u.expect("", "prefetch bbbb Preparing")
-	u.o.Warm = []Warm{{Revision: revB, ImagesOnly: true, Prepared: true}}
+	images := Warm{UID: "images", Revision: revB, ImagesOnly: true, Prepared: true}
+	u.o.Warm = []Warm{images}
 	u.expect("")
+	u.view.Revision = "cccc"
+	u.expect("", "prefetch cccc Preparing", "discard images Preparing")
+	u.view.Revision = revB
 	u.hear("host-00", done)
 	u.expect("", "prepare bbbb Preparing")
+	u.o.Warm = append(u.o.Warm, Warm{UID: "warm", Revision: revB})
+	u.expect("", "discard images Preparing")
+}
+
+// Images are pulled ahead for a turn that is to come, and no longer.
+func TestPullingAheadStops(t *testing.T) {
+	for name, c := range map[string]func(u *updater){
+		"when the update is paused":         func(u *updater) { pausing(u.view.DaemonSet) },
+		"when the pod is not placed":        func(u *updater) { selecting("disktype", "hdd")(u.view.DaemonSet) },
+		"when the host is up to date":       func(u *updater) { u.o.Pods[0].Revision = revB },
+		"when pods wait for their deletion": func(u *updater) { deleting(u.view.DaemonSet) },
+		"with the DaemonSet":                func(u *updater) { u.view.DaemonSet = nil },
+	} {
+		t.Run(name, func(t *testing.T) {
+			u := newUpdater(t, makeDS(), "host-00", "host-00a", "host-00b", "host-00c")
+			u.o.Warm = []Warm{{UID: "images", Revision: revB, ImagesOnly: true}}
+			u.expect("")
+			c(u)
+			if got := said(u.plan()); !slices.Contains(got, "discard images Preparing") {
+				t.Errorf("it goes on: %q", got)
+			}
+		})
+	}
+}
+
+// What the next pod waits for may never answer: by the deadline of a turn its host stands aside.
+func TestAPodThatIsNeverPrepared(t *testing.T) {
+	u := newUpdater(t, makeDS(func(ds *appsv1.DaemonSet) { ds.Annotations = map[string]string{AnnotationDeadline: "20"} }), "host-02")
+	u.o.Warm = []Warm{{UID: "warm", Since: t0, Revision: revB}}
+	if d := u.expect("being prepared"); d.Status.Aside || !d.WakeUp.Equal(t0.Add(20*time.Second)) {
+		t.Errorf("it looks again at %v", d.WakeUp)
+	}
+	u.now = t0.Add(20 * time.Second)
+	if d := u.expect("the next pod cannot be made: DeadlineExceeded: it is being made since " + clock(t0)); !d.Status.Aside {
+		t.Error("it does not stand aside")
+	}
+	u.o.Warm[0].Prepared = true
+	if d := u.expect("agree about this one anew"); d.Status.Aside || !d.Raise {
+		t.Error("it stays aside")
+	}
 }
 
 func TestWhatWasPreparedOfAnotherRevisionIsDropped(t *testing.T) {
 	u := newUpdater(t, makeDS(), "host-02")
-	u.o.Warm = []Warm{{UID: "warm", Revision: "cccc", Prepared: true}}
+	u.o.Warm = []Warm{{UID: "warm", Since: t0, Revision: "cccc", Prepared: true}}
 	u.expect("", "discard warm Preparing", "prepare bbbb Preparing")
 	u.o.Pods = []Pod{makePod(1, revB, ready)}
 	u.expect("", "discard warm Preparing")
@@ -196,11 +242,11 @@ func TestWhatWasPreparedOfAnotherRevisionIsDropped(t *testing.T) {
 // A host that cannot make the next pod says so and holds nobody up; when it can after all, all agree about it anew before it starts.
 func TestAHostThatStandsAside(t *testing.T) {
 	u := newUpdater(t, makeDS(), "host-02")
-	u.o.Warm = []Warm{{UID: "warm", Revision: revB, Trouble: "DiskFull: 3 MB left"}}
+	u.o.Warm = []Warm{{UID: "warm", Since: t0, Revision: revB, Trouble: "DiskFull: 3 MB left"}}
 	if d := u.expect("cannot be made: DiskFull: 3 MB left"); !d.Status.Aside || d.Status.View != u.view.Digest || d.Memory.Away != u.view.Digest {
 		t.Errorf("it does not stand aside: %+v", d.Status)
 	}
-	u.o.Warm = []Warm{{UID: "warm", Revision: revB, Prepared: true}}
+	u.o.Warm = []Warm{{UID: "warm", Since: t0, Revision: revB, Prepared: true}}
 	if d := u.expect("agree about this one anew"); !d.Raise {
 		t.Error("its entry is not raised")
 	}

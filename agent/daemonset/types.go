@@ -95,7 +95,8 @@ type Pod struct {
 // Warm is a pod that was made but not started, so that it can take another one's place at once; or, with ImagesOnly, no more than its
 // images. It is no pod as far as anybody else can see.
 type Warm struct {
-	UID        string // "" with ImagesOnly
+	UID        string
+	Since      time.Time // when the agent began with it
 	Revision   string
 	Config     string // as of a Pod
 	ImagesOnly bool

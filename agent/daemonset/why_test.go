@@ -76,6 +76,23 @@ func TestWhyInOneSentence(t *testing.T) {
 		},
 		{"lost before the update", nil, []Status{whyWord("a", old, false, updating), whyWord("b", old, false, unheard, gone)}, RolloutProgressing, "0 of 2 pods are updated; a is updating", ""},
 		{"stuck", elsewhere, []Status{whyWord("a", current, true, stuck), whyWord("b", old, false, says(CodeHalted, "a"))}, RolloutBlocked, "blocked: 1 of 2 pods are updated; a did not become available in time", "picket rollout undo ds/web -n shop"},
+		{
+			"stuck, and nothing to go back to", func(ds *appsv1.DaemonSet) {
+				ds.Annotations = map[string]string{AnnotationOnFailure: "Rollback", AnnotationOutcome: outcomeAvailable}
+			},
+			[]Status{whyWord("a", current, true, stuck), whyWord("b", old, false, says(CodeHalted, "a"))},
+			RolloutBlocked,
+			"blocked: 1 of 2 pods are updated; a did not become available in time, and it is not rolled back: revision 2 was available on all hosts before, what is wrong is not its template",
+			"picket rollout undo ds/web",
+		},
+		{
+			"rolled back", func(ds *appsv1.DaemonSet) {
+				ds.Annotations = map[string]string{AnnotationRolledBack: old + ">" + current}
+			},
+			[]Status{whyWord("a", current, true), whyWord("b", current, true)},
+			RolloutComplete,
+			"complete: 2 of 2 pods are updated to revision 2 and available; it was rolled back from revision 1, which was not available in time", "",
+		},
 		{"no host can", nil, []Status{whyWord("a", old, false, aside), whyWord("b", old, false, aside)}, RolloutBlocked, "blocked: 0 of 2 pods are updated; a, b cannot make the next pod", "picket rollout undo ds/web"},
 		{"only one host cannot", nil, []Status{whyWord("a", old, false, aside), whyWord("b", current, true)}, RolloutBlocked, "blocked: 1 of 2 pods are updated; a cannot make the next pod", ""},
 		{"one host cannot, the others go on", nil, []Status{whyWord("a", old, false, aside), whyWord("b", old, false, updating)}, RolloutProgressing, "0 of 2 pods are updated; b is updating", ""},

@@ -32,7 +32,28 @@ func (q question) rollout() WhyRollout {
 	default:
 		r.State, r.Message = RolloutProgressing, counted+q.underway()
 	}
+	r.Message += q.rolledBack()
 	return r
+}
+
+// rolledBack says that the current revision was gone back to without a person.
+func (q question) rolledBack() string {
+	from, to, _ := strings.Cut(q.ds.Annotations[AnnotationRolledBack], ">")
+	if current, _ := q.current(); to == "" || to != current {
+		return ""
+	}
+	return fmt.Sprintf("; it was rolled back from revision %d, which was not available in time", q.number(from))
+}
+
+// notRolledBack says why a rollback that was asked for does not come.
+func (q question) notRolledBack() string {
+	if !rollsBack(q.ds) {
+		return ""
+	}
+	if _, _, whyNot := Rollback(q.ds, q.history); whyNot != "" {
+		return ", and it is not rolled back: " + whyNot
+	}
+	return ""
 }
 
 func reasonOf(s appsv1.DaemonSetStatus, condition appsv1.DaemonSetConditionType) string {
@@ -49,7 +70,7 @@ func reasonOf(s appsv1.DaemonSetStatus, condition appsv1.DaemonSetConditionType)
 func (q question) obstacle() (why, command string) {
 	switch reason := reasonOf(q.ds.Status, ConditionBlocked); {
 	case reason == BlockedByStuckHost:
-		return named(q.hosts(func(w Status) bool { return stuck(q.ds, w) })) + " did not become available in time", q.command("undo")
+		return named(q.hosts(func(w Status) bool { return stuck(q.ds, w) })) + " did not become available in time" + q.notRolledBack(), q.command("undo")
 	case len(q.updating()) > 0:
 	case reason == BlockedByLostHost:
 		lost := q.hosts(func(w Status) bool { return lostInTurn(q.ds, w) })
