@@ -24,19 +24,19 @@ func TestRollback(t *testing.T) {
 		revisions []string // "image outcome"; the last is the current one
 		want      string   // image, or why not
 	}{
-		"to the one before":                          {[]string{"a " + well, "b"}, "a"},
-		"what became of it is not known":             {[]string{"a " + midway, "b"}, "a"},
-		"the one before has failed":                  {[]string{"a " + well, "b " + badly, "c"}, "a"},
-		"the one before was given up":                {[]string{"a " + well, "b " + midway, "c"}, "a"},
-		"the newest that was available":              {[]string{"a " + well, "b " + well, "c " + badly, "d"}, "b"},
-		"none is known to have been available":       {[]string{"a " + midway, "b " + midway, "c " + badly, "d"}, "b"},
-		"it failed, and worked later":                {[]string{"a " + badly, "b " + well, "a " + well, "c"}, "a"},
-		"it worked, and failed later":                {[]string{"a " + well, "b " + well, "a " + badly, "c"}, "b"},
-		"after a rollback to one that is not known":  {[]string{"a " + well, "b " + midway, "c " + badly, "b"}, "a"},
-		"there is none":                              {[]string{"a"}, "there is no earlier revision"},
-		"all have failed":                            {[]string{"a " + badly, "b " + badly, "c"}, "every earlier revision has failed, too"},
-		"the current one was available before":       {[]string{"a " + well, "b " + well, "c " + badly, "b"}, "revision 4 was available on all hosts before, what is wrong is not its template"},
-		"another write that leaves the template":     {[]string{"a " + well, "b " + well, "b"}, "revision 2 was available on all hosts before, what is wrong is not its template"},
+		"to the one before":                         {[]string{"a " + well, "b"}, "a"},
+		"what became of it is not known":            {[]string{"a " + midway, "b"}, "a"},
+		"the one before has failed":                 {[]string{"a " + well, "b " + badly, "c"}, "a"},
+		"the one before was given up":               {[]string{"a " + well, "b " + midway, "c"}, "a"},
+		"the newest that was available":             {[]string{"a " + well, "b " + well, "c " + badly, "d"}, "b"},
+		"none is known to have been available":      {[]string{"a " + midway, "b " + midway, "c " + badly, "d"}, "b"},
+		"it failed, and worked later":               {[]string{"a " + badly, "b " + well, "a " + well, "c"}, "a"},
+		"it worked, and failed later":               {[]string{"a " + well, "b " + well, "a " + badly, "c"}, "b"},
+		"after a rollback to one that is not known": {[]string{"a " + well, "b " + midway, "c " + badly, "b"}, "a"},
+		"there is none":                             {[]string{"a"}, "there is no earlier revision"},
+		"all have failed":                           {[]string{"a " + badly, "b " + badly, "c"}, "every earlier revision has failed, too"},
+		"the current one was available before":      {[]string{"a " + well, "b " + well, "c " + badly, "b"}, "revision 4 was available on all hosts before, what is wrong is not its template"},
+		"another write that leaves the template":    {[]string{"a " + well, "b " + well, "b"}, "revision 2 was available on all hosts before, what is wrong is not its template"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			var history []*appsv1.ControllerRevision
