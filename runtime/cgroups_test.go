@@ -20,15 +20,18 @@ func TestPodFiles(t *testing.T) {
 		want   string
 	}{
 		"v1": {
-			cgroups{}, halfACPU,
+			cgroups{},
+			halfACPU,
 			"cpu/cpu.shares=512 cpu/cpu.cfs_period_us=100000 cpu/cpu.cfs_quota_us=50000 memory/memory.limit_in_bytes=67108864",
 		},
 		"v1 with huge pages": {
-			cgroups{hugepages: []string{"1GB", "2MB"}}, Resources{CPUShares: 2, HugepageLimits: halfACPU.HugepageLimits},
+			cgroups{hugepages: []string{"1GB", "2MB"}},
+			Resources{CPUShares: 2, HugepageLimits: halfACPU.HugepageLimits},
 			"cpu/cpu.shares=2 hugetlb/hugetlb.1GB.limit_in_bytes=0 hugetlb/hugetlb.2MB.limit_in_bytes=4194304",
 		},
 		"v2": {
-			cgroups{unified: true, hugepages: []string{"2MB"}}, halfACPU,
+			cgroups{unified: true, hugepages: []string{"2MB"}},
+			halfACPU,
 			"cpu/cpu.weight=59 cpu/cpu.max=50000 100000 memory/memory.max=67108864 hugetlb/hugetlb.2MB.max=4194304",
 		},
 		"v2 without limits": {cgroups{unified: true}, Resources{CPUShares: 1024}, "cpu/cpu.weight=100"},
