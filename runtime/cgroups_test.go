@@ -4,7 +4,10 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/containerd/cgroups/v3/cgroup1/stats"
+	stats2 "github.com/containerd/cgroups/v3/cgroup2/stats"
 	specs "github.com/opencontainers/runtime-spec/specs-go"
 )
 
@@ -110,5 +113,29 @@ func TestHugepageName(t *testing.T) {
 		if got := hugepageName(kilobytes); got != want {
 			t.Errorf("%d: %s", kilobytes, got)
 		}
+	}
+}
+
+// The figures of both kinds of cgroup mean the same: memory that works is what is used but for the file cache that could go at once.
+func TestStatsOf(t *testing.T) {
+	want := Stats{CPUUsage: 3 * time.Millisecond, MemoryUsage: 100, MemoryWorking: 60, Pids: 7}
+	for name, figures := range map[string]any{
+		"v1": &stats.Metrics{
+			CPU: &stats.CPUStat{Usage: &stats.CPUUsage{Total: 3000000}}, Pids: &stats.PidsStat{Current: 7},
+			Memory: &stats.MemoryStat{Usage: &stats.MemoryEntry{Usage: 100}, TotalInactiveFile: 40, InactiveFile: 1},
+		},
+		"v2": &stats2.Metrics{
+			CPU: &stats2.CPUStat{UsageUsec: 3000}, Pids: &stats2.PidsStat{Current: 7}, Memory: &stats2.MemoryStat{Usage: 100, InactiveFile: 40},
+		},
+	} {
+		if got, err := statsOf(figures); err != nil || got != want {
+			t.Errorf("%s: %+v, %v", name, got, err)
+		}
+	}
+	if got, err := statsOf(&stats2.Metrics{Memory: &stats2.MemoryStat{Usage: 1, InactiveFile: 2}}); err != nil || got.MemoryWorking != 0 {
+		t.Errorf("more cache than is used: %+v, %v", got, err)
+	}
+	if _, err := statsOf("nonsense"); err == nil {
+		t.Error("nonsense is taken for figures")
 	}
 }

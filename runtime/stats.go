@@ -25,7 +25,13 @@ func (r *Runtime) Stats(ctx context.Context, id string) (Stats, error) {
 	if err != nil {
 		return Stats{}, fmt.Errorf("cannot decode the container's figures: %w", err)
 	}
-	s := Stats{At: m.Timestamp.AsTime()}
+	s, err := statsOf(figures)
+	s.At = m.Timestamp.AsTime()
+	return s, err
+}
+
+// statsOf translates a shim's figures of cgroup v1 or v2.
+func statsOf(figures any) (s Stats, err error) {
 	switch f := figures.(type) {
 	case *stats.Metrics:
 		s.CPUUsage = time.Duration(f.GetCPU().GetUsage().GetTotal())
