@@ -119,6 +119,7 @@ func (t table) metadata() {
 func (t table) pod() {
 	t.honour(podPath, "restartPolicy", "terminationGracePeriodSeconds", "dnsPolicy", "nodeSelector", "nodeName",
 		"hostNetwork", "hostPID", "hostIPC", "shareProcessNamespace", "hostname", "subdomain",
+		"setHostnameAsFQDN", "hostnameOverride",
 		"dnsConfig.nameservers", "dnsConfig.searches", "dnsConfig.options[].name", "dnsConfig.options[].value",
 		"imagePullSecrets[].name", "hostAliases[].ip", "hostAliases[].hostnames",
 		"tolerations[].key", "tolerations[].operator", "tolerations[].value", "tolerations[].effect", "tolerations[].tolerationSeconds")
@@ -138,8 +139,6 @@ func (t table) pod() {
 	t.warn(podPath+".runtimeClassName", "there are no runtime classes: the containers run with runc")
 	t.warn(podPath+".overhead", "it is reserved nowhere: there are no runtime classes")
 	t.resources(podPath + ".resources")
-	t.warn(podPath+".setHostnameAsFQDN", "the pod keeps its short host name")
-	t.warn(podPath+".hostnameOverride", "the pod keeps the host name that spec.hostname or its own name gives it")
 	t.warn(podPath+".readinessGates", "nothing sets these conditions: the pod is ready when its containers are")
 	t.warn(podPath+".evictionResponders", "pods are not evicted through the eviction API")
 	t.refuse(podPath+".resourceClaims", "there is no dynamic resource allocation: the containers would lack their devices")

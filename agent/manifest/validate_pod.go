@@ -65,6 +65,7 @@ func validatePodSpec(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
 	errs = append(errs, validateNodeAffinity(spec.Affinity, path.Child("affinity", "nodeAffinity"))...)
 	errs = append(errs, validateTolerations(spec.Tolerations, path.Child("tolerations"))...)
 	errs = append(errs, validateNames(spec, path)...)
+	errs = append(errs, validateHostnameOverride(spec, path.Child("hostnameOverride"))...)
 	for i, alias := range spec.HostAliases {
 		at := path.Child("hostAliases").Index(i)
 		errs = append(errs, validation.IsValidIPForLegacyField(at.Child("ip"), alias.IP, false, nil)...)
@@ -80,6 +81,24 @@ func validatePodSpec(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
 		errs = append(errs, field.Invalid(path.Child("shareProcessNamespace"), true, "ShareProcessNamespace and HostPID cannot both be enabled"))
 	}
 	return append(errs, validatePodSecurity(spec, path.Child("securityContext"))...)
+}
+
+func validateHostnameOverride(spec *corev1.PodSpec, path *field.Path) field.ErrorList {
+	if spec.HostnameOverride == nil {
+		return nil
+	}
+	name := *spec.HostnameOverride
+	errs := invalid(path, name, validation.IsDNS1123Subdomain(name))
+	if len(name) > 64 {
+		errs = append(errs, field.TooLong(path, name, 64))
+	}
+	if isTrue(spec.SetHostnameAsFQDN) {
+		errs = append(errs, field.Forbidden(path, "may not be specified when setHostnameAsFQDN is true"))
+	}
+	if spec.HostNetwork {
+		errs = append(errs, field.Forbidden(path, "may not be specified when hostNetwork is true"))
+	}
+	return errs
 }
 
 func validateNames(spec *corev1.PodSpec, path *field.Path) field.ErrorList {

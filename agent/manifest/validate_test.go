@@ -116,6 +116,11 @@ var invalidDaemonSets = []struct {
 		`spec.template.spec.volumes[11].emptyDir.mode: Invalid value: 1024: must be a number between 0 and 01777 (octal), both inclusive`,
 		`spec.template.spec.volumes[12].secret.defaultUser: Invalid value: -1`, `spec.template.spec.volumes[12].secret.items[0].user: Invalid value: -2`,
 	}},
+	{"host name", with("      hostNetwork: true\n      setHostnameAsFQDN: true\n      hostnameOverride: A" + strings.Repeat("a", 64) + "\n"), []string{
+		"spec.template.spec.hostnameOverride: Invalid value", "spec.template.spec.hostnameOverride: Too long: may not be more than 64 bytes",
+		"spec.template.spec.hostnameOverride: Forbidden: may not be specified when setHostnameAsFQDN is true",
+		"spec.template.spec.hostnameOverride: Forbidden: may not be specified when hostNetwork is true",
+	}},
 	{"pod resources", with("        resources: {limits: {cpu: 2}, requests: {cpu: 700m}}\n      resources: {limits: {cpu: 1, ephemeral-storage: 1Gi}, requests: {cpu: 500m, memory: 1Gi}}\n"), []string{
 		`spec.template.spec.resources.limits[ephemeral-storage]: Unsupported value: "ephemeral-storage"`,
 		`spec.template.spec.resources.requests[cpu]: Invalid value: "500m": must be greater than or equal to aggregate container requests of 700m`,

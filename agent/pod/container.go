@@ -184,7 +184,7 @@ func (w *Worker) mounts(f facts, a action, env []string) ([]runtime.Mount, error
 	sc := a.container.SecurityContext
 	readOnly := sc != nil && isTrue(sc.ReadOnlyRootFilesystem)
 	for _, file := range []runtime.Mount{
-		{Source: filepath.Join(w.dir, "etc-hosts"), Destination: "/etc/hosts", ReadOnly: readOnly},
+		{Source: filepath.Join(w.dir, "etc-hosts"), Destination: "/etc/hosts"}, // writable, as a kubelet's is
 		{Source: filepath.Join(w.dir, "resolv.conf"), Destination: "/etc/resolv.conf", ReadOnly: readOnly},
 		{Source: filepath.Join(w.dir, "hostname"), Destination: "/etc/hostname", ReadOnly: readOnly},
 		{Source: message, Destination: a.container.TerminationMessagePath},

@@ -59,7 +59,13 @@ func (w *Worker) perform(ctx context.Context, a action) (event, error) {
 		return func(m *machine, now time.Time) { m.imageEnsured(a.image, img, err, now) }, err
 	case actionSetUpPod:
 		ips, err := w.setUpPod(ctx, a.withoutPorts)
-		return func(m *machine, now time.Time) { m.podSetUp(ips, err, now) }, err
+		omitted := w.facts(ips).omissions(etc)
+		return func(m *machine, now time.Time) {
+			m.podSetUp(ips, err, now)
+			if err == nil {
+				m.news = append(m.news, omitted...)
+			}
+		}, err
 	case actionPublishPorts:
 		_, err := w.setUpPod(ctx, false)
 		return func(m *machine, now time.Time) { m.portsPublished(err, now) }, err
@@ -133,6 +139,9 @@ func (w *Worker) ensureImage(ctx context.Context, a action) (runtime.Image, erro
 
 func (w *Worker) setUpPod(ctx context.Context, withoutPorts bool) ([]string, error) {
 	host := w.cfg.Host()
+	if err := w.facts(nil).checkHostname(); err != nil {
+		return nil, err
+	}
 	config := podConfig(w.pod, host)
 	if withoutPorts {
 		config.Ports = nil

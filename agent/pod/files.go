@@ -32,6 +32,9 @@ fe00::2	ip6-allrouters
 	clusterDomain = "cluster.local"
 )
 
+// maxHostname is what the kernel takes.
+const maxHostname = 64
+
 // writeFiles writes the pod's etc-hosts, hostname and resolv.conf below its directory. Containers that run have them mounted:
 // they are changed in place, and only when they differ.
 func (f facts) writeFiles(dir string, from hostFiles) error {
@@ -60,16 +63,40 @@ func (f facts) writeFiles(dir string, from hostFiles) error {
 	return nil
 }
 
-// hostname is the name inside the pod: the node's with hostNetwork.
+// hostname is the name that the kernel has inside the pod: the node's with hostNetwork.
 func (f facts) hostname() string {
 	if f.pod.Spec.HostNetwork {
 		return f.host.Hostname
 	}
-	return podHostname(f.pod)
+	name := podHostname(f.pod)
+	if domain := podDomain(f.pod); domain != "" && isTrue(f.pod.Spec.SetHostnameAsFQDN) {
+		name += "." + domain
+	}
+	return name
 }
 
-// podHostname is the pod's own name for itself, at most 63 characters as the kernel wants it.
+// checkHostname refuses a full name that the kernel does not take.
+func (f facts) checkHostname() error {
+	if name := f.hostname(); len(name) > maxHostname && !f.pod.Spec.HostNetwork {
+		return fmt.Errorf("failed to construct FQDN from pod hostname and cluster domain, FQDN %s is too long (%d characters is the max, %d characters requested)",
+			name, maxHostname, len(name))
+	}
+	return nil
+}
+
+// podDomain is what makes the pod's name a full one, "" for no subdomain.
+func podDomain(pod *corev1.Pod) string {
+	if pod.Spec.Subdomain == "" || pod.Spec.HostnameOverride != nil {
+		return ""
+	}
+	return fmt.Sprintf("%s.%s.svc.%s", pod.Spec.Subdomain, pod.Namespace, clusterDomain)
+}
+
+// podHostname is the pod's own name for itself. One that nobody chose is cut to 63 characters, as DNS wants it.
 func podHostname(pod *corev1.Pod) string {
+	if name := pod.Spec.HostnameOverride; name != nil {
+		return *name
+	}
 	name := pod.Name
 	if pod.Spec.Hostname != "" {
 		name = pod.Spec.Hostname
@@ -93,8 +120,8 @@ func (f facts) hostsFile(from hostFiles) (string, error) {
 	} else {
 		out.WriteString(managedHosts + loopbackHosts)
 		names := podHostname(f.pod)
-		if sub := f.pod.Spec.Subdomain; sub != "" {
-			names = fmt.Sprintf("%s.%s.%s.svc.%s\t%s", names, sub, f.pod.Namespace, clusterDomain, names)
+		if domain := podDomain(f.pod); domain != "" {
+			names = names + "." + domain + "\t" + names
 		}
 		for _, ip := range f.ips {
 			fmt.Fprintf(&out, "%s\t%s\n", ip, names)
@@ -113,22 +140,46 @@ func (f facts) hostsFile(from hostFiles) (string, error) {
 type dns struct{ nameservers, searches, options []string }
 
 // resolv.conf(5) and the kubelet look at no more.
-const maxNameservers, maxSearches = 3, 32
+const maxNameservers, maxSearches, maxSearchLine = 3, 32, 2048
 
 // resolvConf follows dnsPolicy and dnsConfig. There is no cluster DNS: ClusterFirst is the host's, as with a kubelet that
 // has none.
 func (f facts) resolvConf(from hostFiles) (string, error) {
-	var d dns
+	d, err := f.dns(from)
+	d.fit()
+	return d.String(), err
+}
+
+func (f facts) dns(from hostFiles) (d dns, err error) {
 	if f.pod.Spec.DNSPolicy != corev1.DNSNone {
-		var err error
 		if d, err = hostDNS(from); err != nil {
-			return "", err
+			return dns{}, err
 		}
 	}
 	if extra := f.pod.Spec.DNSConfig; extra != nil {
 		d.add(extra)
 	}
-	return d.String(), nil
+	return d, nil
+}
+
+// omissions say, in the kubelet's words, what is left out of the pod's resolv.conf.
+func (f facts) omissions(from hostFiles) (list []news) {
+	d, err := f.dns(from)
+	if err != nil {
+		return nil // it is told when the file is written
+	}
+	servers, searches := len(d.nameservers), len(d.searches)
+	d.fit()
+	say := func(what, line string) {
+		list = append(list, news{corev1.EventTypeWarning, "DNSConfigForming", what + " have been omitted, the applied " + line})
+	}
+	if len(d.searches) < searches {
+		say("Search Line limits were exceeded, some search paths", "search line is: "+strings.Join(d.searches, " "))
+	}
+	if len(d.nameservers) < servers {
+		say("Nameserver limits were exceeded, some nameservers", "nameserver line is: "+strings.Join(d.nameservers, " "))
+	}
+	return list
 }
 
 func hostDNS(from hostFiles) (dns, error) {
@@ -197,12 +248,21 @@ func (d *dns) add(extra *corev1.PodDNSConfig) {
 	}
 }
 
+// fit leaves out what nobody would look at.
+func (d *dns) fit() {
+	d.nameservers = d.nameservers[:min(len(d.nameservers), maxNameservers)]
+	d.searches = d.searches[:min(len(d.searches), maxSearches)]
+	for len(strings.Join(d.searches, " ")) > maxSearchLine {
+		d.searches = d.searches[:len(d.searches)-1]
+	}
+}
+
 func (d dns) String() string {
 	var out strings.Builder
-	if n := min(len(d.searches), maxSearches); n > 0 {
-		fmt.Fprintf(&out, "search %s\n", strings.Join(d.searches[:n], " "))
+	if len(d.searches) > 0 {
+		fmt.Fprintf(&out, "search %s\n", strings.Join(d.searches, " "))
 	}
-	for _, s := range d.nameservers[:min(len(d.nameservers), maxNameservers)] {
+	for _, s := range d.nameservers {
 		fmt.Fprintf(&out, "nameserver %s\n", s)
 	}
 	if len(d.options) > 0 {

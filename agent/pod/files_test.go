@@ -5,6 +5,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	corev1 "k8s.io/api/core/v1"
 )
@@ -37,6 +38,12 @@ func TestHostsFile(t *testing.T) {
 	f.pod.Spec.Hostname, f.pod.Spec.Subdomain = "h", "sub"
 	f.ips = f.ips[:1]
 	check("subdomain", managedHosts+loopbackHosts+"10.88.0.2\th.sub.default.svc.cluster.local\th\n"+alias)
+	full := true
+	f.pod.Spec.SetHostnameAsFQDN = &full // of the kernel's name only
+	check("full name", managedHosts+loopbackHosts+"10.88.0.2\th.sub.default.svc.cluster.local\th\n"+alias)
+	override := "other.example.org"
+	f.pod.Spec.HostnameOverride = &override
+	check("override", managedHosts+loopbackHosts+"10.88.0.2\tother.example.org\n"+alias)
 	f.pod.Spec.HostNetwork = true
 	check("host network", managedHostsHost+"127.0.0.1 localhost\n192.0.2.1 host-01\n"+alias)
 }
@@ -104,8 +111,75 @@ func TestFilesAreChangedInPlace(t *testing.T) {
 	expect(t, "mode", modeOf(t, dir+"/resolv.conf"), 0o644)
 }
 
-func TestHostnameIsShortened(t *testing.T) {
-	pod := testPod("web")
+// The kernel's name: short, or full when that is asked for; hostnameOverride before all, and the host's on the host's network.
+func TestHostname(t *testing.T) {
+	f, full := testFacts(), true
+	pod := f.pod
+	check := func(what, want string) {
+		t.Helper()
+		expect(t, what, f.hostname(), want)
+		expect(t, what+" in the pod's namespace", podConfig(pod, f.host).Hostname, want)
+		if err := f.checkHostname(); err != nil {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
 	pod.Name = strings.Repeat("a", 62) + "-bcde"
-	expect(t, "hostname", podHostname(pod), strings.Repeat("a", 62))
+	check("long name", strings.Repeat("a", 62))
+	pod.Name = "web-abcde"
+	pod.Spec.SetHostnameAsFQDN = &full
+	check("without a domain", "web-abcde")
+	pod.Spec.Subdomain = "sub"
+	check("full name", "web-abcde.sub.default.svc.cluster.local")
+	pod.Spec.Hostname = strings.Repeat("h", 40)
+	if err := f.checkHostname(); err == nil || !strings.Contains(err.Error(), "is too long (64 characters is the max, 70 characters requested)") {
+		t.Errorf("too long: %v", err)
+	}
+	override := "other.example.org"
+	pod.Spec.HostnameOverride = &override
+	check("override", override)
+	pod.Spec.HostnameOverride, pod.Spec.HostNetwork = nil, true
+	check("host network", "host-01.lan")
+}
+
+// What does not fit into resolv.conf is left out, and told.
+func TestResolvConfHasLimits(t *testing.T) {
+	f := testFacts()
+	f.pod.Spec.DNSPolicy = corev1.DNSNone
+	f.pod.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"1.0.0.1", "1.0.0.2", "1.0.0.3"}, Searches: []string{"a", "b"}}
+	if got := f.omissions(hostFiles{}); len(got) != 0 {
+		t.Errorf("all fits: %v", got)
+	}
+	f.pod.Spec.DNSConfig.Nameservers = append(f.pod.Spec.DNSConfig.Nameservers, "1.0.0.4")
+	for i := range 20 {
+		f.pod.Spec.DNSConfig.Searches = append(f.pod.Spec.DNSConfig.Searches, strings.Repeat("x", 120)+string(rune('a'+i)))
+	}
+	got, err := f.resolvConf(hostFiles{})
+	search, rest, _ := strings.Cut(got, "\n")
+	if err != nil || len(strings.TrimPrefix(search, "search ")) > 2048 || len(search) < 1900 || rest != "nameserver 1.0.0.1\nnameserver 1.0.0.2\nnameserver 1.0.0.3\n" {
+		t.Errorf("%d bytes of %q, then %q; %v", len(search), search, rest, err)
+	}
+	said := f.omissions(hostFiles{})
+	if len(said) != 2 || said[0].reason != "DNSConfigForming" || !strings.HasPrefix(said[0].message, "Search Line limits were exceeded, some search paths have been omitted, the applied search line is: a b ") ||
+		said[1].message != "Nameserver limits were exceeded, some nameservers have been omitted, the applied nameserver line is: 1.0.0.1 1.0.0.2 1.0.0.3" {
+		t.Errorf("%+v", said)
+	}
+}
+
+// A name that the kernel does not take keeps the pod from being made, and what is left out of resolv.conf is an event.
+func TestHostnameTooLong(t *testing.T) {
+	pod, full := testPod("web"), true
+	pod.Spec.Hostname, pod.Spec.Subdomain, pod.Spec.SetHostnameAsFQDN = strings.Repeat("h", 40), "sub", &full
+	inBubble(t, pod, func(b *bench) {
+		b.start(nil)
+		synctest.Wait()
+		expect(t, "event", b.reported("FailedCreatePodSandBox"), 1)
+	})
+	pod = testPod("web")
+	pod.Spec.DNSConfig = &corev1.PodDNSConfig{Nameservers: []string{"1.0.0.1", "1.0.0.2", "1.0.0.3", "1.0.0.4"}}
+	inBubble(t, pod, func(b *bench) {
+		b.start(nil)
+		synctest.Wait()
+		expect(t, "event", b.reported("DNSConfigForming"), 1)
+		expect(t, "state", b.state("web"), "Running")
+	})
 }
