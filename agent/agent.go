@@ -217,6 +217,10 @@ func (a *Agent) Run(ctx context.Context, ready func()) error {
 		a.log.Info("picketd ends: this host has left the fleet")
 		return err
 	}
+	if a.loop.word.goingDown {
+		a.log.Info("picketd ends: the host is shutting down")
+		return err
+	}
 	a.log.Info("picketd ends; its containers run on")
 	return err
 }

@@ -72,8 +72,8 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 		l.stopAll(name, d, now)
 		return
 	}
-	if !d.known {
-		return // nor whose it is
+	if !d.known || l.word.goingDown && l.pods.live(name) {
+		return // nor whose it is; or it ends in a moment
 	}
 	if d.object != nil {
 		if err := l.claim(name, d, now); err != nil {
@@ -88,6 +88,9 @@ func (l *loop) plan(ctx context.Context, name types.NamespacedName, d *daemonSet
 	observed.Failures, observed.Evictions, observed.Memory, observed.Said = d.memory.Failures, d.memory.Evictions, d.memory.Rollout, d.said
 	observed.Found = daemonset.Found{Version: d.loaded, Entry: l.foundEntry}
 	decision := daemonset.Plan(view, daemonset.Self{Node: l.node.current}, observed, now)
+	if l.word.goingDown {
+		decision = onlyTold(decision, d.memory)
+	}
 	l.carryOut(ctx, name, d, decision, now)
 }
 

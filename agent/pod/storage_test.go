@@ -53,7 +53,9 @@ func TestStorageLimits(t *testing.T) {
 			func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{emptyDirOf("a", "", "1Mi")} }, Storage{EmptyDirs: map[string]int64{"a": mib}}, true, "",
 		},
 		"a volume over its limit": {
-			func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{emptyDirOf("a", "", "1Mi")} }, Storage{EmptyDirs: map[string]int64{"a": mib + 1}}, true,
+			func(p *corev1.Pod) { p.Spec.Volumes = []corev1.Volume{emptyDirOf("a", "", "1Mi")} },
+			Storage{EmptyDirs: map[string]int64{"a": mib + 1}},
+			true,
 			`Usage of EmptyDir volume "a" exceeds the limit "1Mi". `,
 		},
 		"a container at its limit": {
@@ -61,15 +63,19 @@ func TestStorageLimits(t *testing.T) {
 		},
 		"a container over its limit, the pod not": {
 			func(p *corev1.Pod) { limited(&p.Spec.Containers[0], "1Mi"); limited(&p.Spec.Containers[1], "2Mi") },
-			Storage{Containers: map[string]int64{"web": mib + 1, "log": mib}}, true, `Container web exceeded its local ephemeral storage limit "1Mi". `,
+			Storage{Containers: map[string]int64{"web": mib + 1, "log": mib}},
+			true, `Container web exceeded its local ephemeral storage limit "1Mi". `,
 		},
 		"the pod over the sum": {
 			func(p *corev1.Pod) { limited(&p.Spec.Containers[0], "1Mi"); limited(&p.Spec.Containers[1], "2Mi") },
-			Storage{Containers: map[string]int64{"web": mib, "log": mib}, EmptyDirs: map[string]int64{"a": mib + 1}}, true,
+			Storage{Containers: map[string]int64{"web": mib, "log": mib}, EmptyDirs: map[string]int64{"a": mib + 1}},
+			true,
 			"Pod ephemeral local storage usage exceeds the total limit of containers 3Mi. ",
 		},
 		"one without a limit, as in Kubernetes": {
-			func(p *corev1.Pod) { limited(&p.Spec.Containers[0], "1Mi") }, Storage{Containers: map[string]int64{"web": 0, "log": mib + 1}}, true,
+			func(p *corev1.Pod) { limited(&p.Spec.Containers[0], "1Mi") },
+			Storage{Containers: map[string]int64{"web": 0, "log": mib + 1}},
+			true,
 			"Pod ephemeral local storage usage exceeds the total limit of containers 1Mi. ",
 		},
 	} {

@@ -24,6 +24,8 @@ type fakeAgent struct {
 	reloaded []error
 	dead     error
 	summary  string
+	shutDown chan struct{} // ShutDown takes until it is closed
+	downs    int           // how often ShutDown was called
 }
 
 func (f *fakeAgent) start(cfg agent.Config) (service, error) {
@@ -78,6 +80,14 @@ func (f *fakeAgent) Summary() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	return f.summary
+}
+
+func (f *fakeAgent) ShutDown(ctx context.Context) {
+	f.set(func(f *fakeAgent) { f.downs++ })
+	select {
+	case <-f.shutDown:
+	case <-ctx.Done():
+	}
 }
 
 func (f *fakeAgent) set(change func(*fakeAgent)) {

@@ -20,6 +20,7 @@ type service interface {
 	Reloaded(err error)
 	Alive() error
 	Summary() string
+	ShutDown(ctx context.Context)
 }
 
 // supervisor keeps one agent between the signals, systemd and the configuration file.
@@ -33,6 +34,7 @@ type supervisor struct {
 	ordered    chan struct{} // SIGHUP
 	watchdog   time.Duration // 0: systemd wants none
 	watch      func(ctx context.Context, path string, log *slog.Logger) <-chan struct{}
+	goingDown  func() bool // the host is
 	background sync.WaitGroup
 }
 
@@ -43,7 +45,7 @@ func newSupervisor(s *source, p process, logs *logging, notify notifier, first c
 	}
 	return &supervisor{
 		process: p, source: s, logs: logs, notify: notify, first: first,
-		ordered: make(chan struct{}, 1), watchdog: watchdog, watch: watch,
+		ordered: make(chan struct{}, 1), watchdog: watchdog, watch: watch, goingDown: func() bool { return hostGoesDown(systemdBooted) },
 	}
 }
 
@@ -92,7 +94,7 @@ func (d *supervisor) work(ctx context.Context, cfg agent.Config) error {
 	life, end := context.WithCancel(context.WithoutCancel(ctx)) // the agent may take a while to stop: its watchdog is fed till then
 	defer d.background.Wait()
 	defer end()
-	err = a.Run(ctx, func() { d.ready(ctx, life, a) })
+	err = a.Run(d.whole(ctx, life, a), func() { d.ready(ctx, life, a) })
 	switch {
 	case errors.Is(err, agent.ErrLeft):
 		return nil // picket leave: systemd leaves it at that
@@ -102,6 +104,24 @@ func (d *supervisor) work(ctx context.Context, cfg agent.Config) error {
 		return nil
 	}
 	return err
+}
+
+// whole is how long the agent runs: until ctx ends and, when that is because the host goes down, its pods have ended too. systemd stops
+// it before containerd, on which it depends.
+func (d *supervisor) whole(ctx, life context.Context, a service) context.Context {
+	whole, end := context.WithCancel(life)
+	d.background.Go(func() {
+		defer end()
+		select {
+		case <-life.Done():
+			return
+		case <-ctx.Done():
+		}
+		if d.goingDown() {
+			a.ShutDown(life)
+		}
+	})
+	return whole
 }
 
 // ready is called once the agent works.

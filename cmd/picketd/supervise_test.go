@@ -22,6 +22,8 @@ type supervised struct {
 	systemd told
 	signals chan os.Signal
 	done    chan error
+
+	goingDown bool // the host is
 }
 
 // supervise starts one inside of a bubble.
@@ -36,6 +38,7 @@ func supervise(t *testing.T, path string, f *fakeAgent) *supervised {
 	d := newSupervisor(from, process{signals: s.signals, start: f.start}, logs, s.systemd.notify, first)
 	d.watch = func(context.Context, string, *slog.Logger) <-chan struct{} { return nil }
 	d.watchdog = 10 * time.Second
+	d.goingDown = func() bool { return s.goingDown }
 	cfg := from.resolve(first).config
 	cfg.Logger = logs.Logger
 	go func() { s.done <- d.run(cfg) }()
@@ -101,6 +104,51 @@ func TestSecondSignal(t *testing.T) {
 			t.Errorf("it ended with %v", err)
 		}
 		close(f.unstopping)
+	})
+}
+
+// When the host goes down the agent ends its pods before it ends; when only the service is stopped it leaves them alone.
+func TestHostGoesDown(t *testing.T) {
+	path := write(t, "")
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeAgent{shutDown: make(chan struct{})}
+		s := supervise(t, path, f)
+		s.goingDown = true
+		s.signals <- syscall.SIGTERM
+		synctest.Wait()
+		s.systemd.take()
+		time.Sleep(40 * time.Second)
+		synctest.Wait()
+		select {
+		case err := <-s.done:
+			t.Fatalf("it ended before its pods had: %v", err)
+		default:
+		}
+		if n := len(s.systemd.take()); n != 8 {
+			t.Errorf("while pods end the watchdog is fed %d times in 40 s, want 8", n)
+		}
+		close(f.shutDown)
+		if err := s.ended(t); err != nil || f.downs != 1 {
+			t.Errorf("it ended with %v, and ended its pods %d times", err, f.downs)
+		}
+
+		f = &fakeAgent{}
+		s = supervise(t, path, f)
+		s.signals <- syscall.SIGTERM
+		if err := s.ended(t); err != nil || f.downs != 0 {
+			t.Errorf("a service that is stopped ended with %v, and ended its pods %d times", err, f.downs)
+		}
+
+		f = &fakeAgent{shutDown: make(chan struct{})}
+		s = supervise(t, path, f)
+		s.goingDown = true
+		s.signals <- syscall.SIGTERM
+		synctest.Wait()
+		s.signals <- syscall.SIGTERM
+		if err := s.ended(t); !errors.Is(err, errImpatient) {
+			t.Errorf("a second signal ended it with %v", err)
+		}
+		close(f.shutDown)
 	})
 }
 

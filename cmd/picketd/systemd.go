@@ -4,6 +4,8 @@ import (
 	"context"
 	"log/slog"
 	"os"
+	"os/exec"
+	"strings"
 	"sync"
 	"time"
 
@@ -34,6 +36,25 @@ func newNotifier(log *slog.Logger) notifier {
 		}
 	}
 }
+
+// hostGoesDown says whether systemd stops this service because it stops the host. No D-Bus is needed for that, and it knows of every
+// way a host can go down. (The kubelet's way, a lock of logind's that delays a shutdown, is bounded by InhibitDelayMaxSec, 5 s unless
+// an administrator raises it for all, and knows only of shutdowns that logind was asked for.)
+func hostGoesDown(booted string) bool {
+	if _, err := os.Lstat(booted); err != nil {
+		return false // no systemd
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), askSystemdWithin)
+	defer cancel()
+	state, _ := exec.CommandContext(ctx, "systemctl", "is-system-running").Output() // all but "running" end with an exit code
+	return strings.TrimSpace(string(state)) == "stopping"
+}
+
+// systemdBooted is there when systemd runs the host: sd_booted(3).
+const systemdBooted = "/run/systemd/system"
+
+// askSystemdWithin bounds a question to a systemd that is busy with stopping everything.
+const askSystemdWithin = 5 * time.Second
 
 // reloading is what systemd wants to hear at the begin of a reload; SdNotifyReady ends it.
 func reloading() string { return daemon.SdNotifyReloading + "\n" + daemon.SdNotifyMonotonicUsec() }

@@ -134,6 +134,12 @@ func TestUnit(t *testing.T) {
 	if seconds, err := strconv.Atoi(settings["WatchdogSec"]); err != nil || seconds < 30 {
 		t.Errorf("WatchdogSec=%s", settings["WatchdogSec"])
 	}
+	if seconds, err := strconv.Atoi(settings["TimeoutStopSec"]); err != nil || seconds < 50 { // pods that end with the host: 30 s, 10 s, and a little
+		t.Errorf("TimeoutStopSec=%s", settings["TimeoutStopSec"])
+	}
+	if !strings.Contains(settings["After"], "containerd.service") || !strings.Contains(settings["After"], "network-online.target") {
+		t.Errorf("After=%s: what pods need to end would be gone before them", settings["After"])
+	}
 	// systemd.exec(5): what sets up a mount namespace, alone or by implication.
 	apart := regexp.MustCompile(`^(Private|Protect|ReadWrite|ReadOnly|Inaccessible|Exec|NoExec)(Tmp|Devices|Mounts|Users|IPC|System|Home|Proc|Kernel.*|ControlGroups|Paths)$|^(RootDirectory|RootImage|RootHash|MountImages|ExtensionImages|BindPaths|BindReadOnlyPaths|TemporaryFileSystem|MountFlags|MountAPIVFS|DynamicUser|ProcSubset|LogNamespace|NetworkNamespacePath|PrivateNetwork|RestrictNamespaces)$`)
 	for name := range settings {
@@ -159,5 +165,62 @@ func TestUnitVerifies(t *testing.T) {
 	}
 	if out, err := exec.Command(analyze, "verify", unit).CombinedOutput(); err != nil || len(out) > 0 {
 		t.Errorf("systemd-analyze verify: %v\n%s", err, out)
+	}
+}
+
+// A shutdown does not stop the pods' slices, which would end all containers at once.
+func TestSlicesOutlastTheAgent(t *testing.T) {
+	analyze, err := exec.LookPath("systemd-analyze")
+	if err != nil {
+		t.Skip("systemd-analyze is not installed")
+	}
+	units, err := filepath.Abs("../../systemd")
+	if err != nil {
+		t.Fatal(err)
+	}
+	stoppedIn := func(units, slice string) bool {
+		t.Helper()
+		c := exec.Command(analyze, "verify", slice)
+		c.Env = append(os.Environ(), "SYSTEMD_UNIT_PATH="+units+":", "SYSTEMD_LOG_LEVEL=debug")
+		out, err := c.CombinedOutput()
+		_, about, found := strings.Cut(string(out), "-> Unit "+slice)
+		if err != nil || !found {
+			t.Fatalf("systemd-analyze verify %s: %v\n%s", slice, err, out)
+		}
+		return strings.Contains(about, "Conflicts: shutdown.target")
+	}
+	for _, slice := range []string{"picket.slice", "picket-pod1_2.slice"} {
+		if stoppedIn(units, slice) {
+			t.Errorf("a shutdown stops %s", slice)
+		}
+		if !stoppedIn(t.TempDir(), slice) {
+			t.Errorf("without our files a shutdown does not stop %s: the test sees nothing", slice)
+		}
+	}
+}
+
+// systemd says of itself whether it stops the host. Where there is none, or it does not answer, only the service is stopped.
+func TestHostGoesDownBySystemd(t *testing.T) {
+	dir := t.TempDir()
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	for name, c := range map[string]struct {
+		script string
+		want   bool
+	}{
+		"stopping": {"[ \"$*\" = is-system-running ] && echo stopping; exit 1", true},
+		"running":  {"echo running", false},
+		"degraded": {"echo degraded; exit 1", false},
+		"starting": {"echo starting; exit 1", false},
+		"failed":   {"echo Failed to connect to bus >&2; exit 1", false},
+	} {
+		if err := os.WriteFile(filepath.Join(dir, "systemctl"), []byte("#!/bin/sh\n"+c.script+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if got := hostGoesDown(dir); got != c.want {
+			t.Errorf("%s: %t", name, got)
+		}
+		if hostGoesDown(dir + "/nowhere") {
+			t.Errorf("%s: without systemd", name)
+		}
 	}
 }
