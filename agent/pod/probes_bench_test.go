@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -75,46 +76,54 @@ func startProbed(b *testing.B) (httpPort, grpcPort int) {
 	return httpPort, grpcPort
 }
 
-// BenchmarkProbes runs 200 probes a second, a third each of HTTP, TCP and gRPC, for a second each turn, and tells how much of a
-// processor they cost this process.
+// BenchmarkProbes runs 200 probes a second and tells how much of a processor they cost this process: the median of as many seconds as
+// there are turns, since beside other work a second may cost twice as much as the next.
 func BenchmarkProbes(b *testing.B) {
 	httpPort, grpcPort := startProbed(b)
-	service := ""
 	handlers := map[string]corev1.ProbeHandler{
 		"http": {HTTPGet: &corev1.HTTPGetAction{Path: "/healthz", Port: intstr.FromInt(httpPort)}},
 		"tcp":  {TCPSocket: &corev1.TCPSocketAction{Port: intstr.FromInt(httpPort)}},
-		"grpc": {GRPC: &corev1.GRPCAction{Port: int32(grpcPort), Service: &service}},
+		"grpc": {GRPC: &corev1.GRPCAction{Port: int32(grpcPort)}},
 	}
 	for _, kinds := range []string{"http", "tcp", "grpc", "http tcp grpc"} {
 		b.Run(kinds, func(b *testing.B) {
 			const rate = 200
-			p := newProber(&Config{Checks: NewChecks()}, func(f probed) {
-				if f.failed || f.errored {
-					b.Errorf("%+v", f)
-				}
-			})
 			var list []probing
-			kinds := strings.Fields(kinds)
-			began := time.Now()
 			for i := range rate {
+				kinds := strings.Fields(kinds)
 				list = append(list, probing{
 					id: fmt.Sprint(i), kind: livenessProbe, ip: "127.0.0.1", passing: true, container: &corev1.Container{},
-					startedAt: began.Add(time.Duration(i) * time.Second / rate),
-					probe:     &corev1.Probe{ProbeHandler: handlers[kinds[i%len(kinds)]], PeriodSeconds: 1, TimeoutSeconds: 1},
+					startedAt: time.Now().Add(time.Duration(i) * time.Second / rate),
+					probe:     &corev1.Probe{ProbeHandler: handlers[kinds[i%len(kinds)]], PeriodSeconds: 1, TimeoutSeconds: 10},
 				})
 			}
-			p.want(list)
-			time.Sleep(time.Second)
-			b.ResetTimer()
-			before := processTime(b)
-			time.Sleep(time.Duration(b.N) * time.Second)
-			took := processTime(b) - before
-			<-p.stop()
-			b.ReportMetric(100*took.Seconds()/float64(b.N), "%core")
-			b.ReportMetric(float64(took.Microseconds())/float64(b.N*rate), "µs/probe")
+			cost := costOf(b, list)
+			b.ReportMetric(100*cost.Seconds(), "%core")
+			b.ReportMetric(float64(cost.Microseconds())/rate, "µs/probe")
 			b.ReportMetric(0, "ns/op")
 		})
 	}
+}
+
+// costOf is what probes cost this process in a second.
+func costOf(b *testing.B, list []probing) time.Duration {
+	b.Helper()
+	p := newProber(&Config{Checks: NewChecks()}, func(f probed) {
+		if f.failed || f.errored {
+			b.Errorf("%+v", f)
+		}
+	})
+	p.want(list)
+	time.Sleep(time.Second) // all have begun
+	var costs []time.Duration
+	for range b.N {
+		before := processTime(b)
+		time.Sleep(time.Second)
+		costs = append(costs, processTime(b)-before)
+	}
+	<-p.stop()
+	slices.Sort(costs)
+	return costs[len(costs)/2]
 }
 
 // processTime is what this process has had of the processors.
