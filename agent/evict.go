@@ -6,6 +6,7 @@ import (
 	"time"
 
 	corev1 "k8s.io/api/core/v1"
+	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/types"
 
 	"github.com/picketd/picket/agent/pod"
@@ -45,21 +46,27 @@ func (h *hostPod) order() *pod.Stop {
 	return h.Stop
 }
 
-// status is the pod's as users see it: its worker's, and of an evicted one that it has failed.
-func (h *hostPod) status() corev1.PodStatus {
-	s := *h.Pod.Status.DeepCopy()
-	if h.Evicted == nil {
-		return s
+// phase is the pod's: its worker's, but that an evicted one has failed once its last process is gone.
+func (h *hostPod) phase() corev1.PodPhase {
+	if h.Evicted != nil && h.ended {
+		return corev1.PodFailed
 	}
-	s.Reason, s.Message = reasonEvicted, h.Evicted.Message
+	return h.Pod.Status.Phase
+}
+
+// shown is the pod as users see it.
+func (h *hostPod) shown() *corev1.Pod {
+	p := h.Pod.DeepCopy()
+	if h.Evicted == nil {
+		return p
+	}
+	s := &p.Status
+	s.Phase, s.Reason, s.Message = h.phase(), reasonEvicted, h.Evicted.Message
 	s.Conditions = append(s.Conditions, corev1.PodCondition{
 		Type: corev1.DisruptionTarget, Status: corev1.ConditionTrue, Reason: reasonTerminated, Message: h.Evicted.Message,
+		LastTransitionTime: metav1.NewTime(h.Evicted.At),
 	})
-	s.Conditions[len(s.Conditions)-1].LastTransitionTime.Time = h.Evicted.At
-	if h.ended {
-		s.Phase = corev1.PodFailed
-	}
-	return s
+	return p
 }
 
 // replaceable says whether the pod is in nobody's way any more. An evicted one is until the planner has removed it.

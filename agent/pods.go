@@ -271,9 +271,7 @@ func (s *podSet) remove(uid types.UID) (types.NamespacedName, bool) {
 
 func (s *podSet) publish(h *hostPod) {
 	if !h.Warm {
-		p := h.Pod.DeepCopy()
-		p.Status = h.status()
-		s.cache.Set(resourcePods, p)
+		s.cache.Set(resourcePods, h.shown())
 	}
 }
 
@@ -296,7 +294,7 @@ func (s *podSet) observed(name types.NamespacedName) daemonset.Observed {
 		o := daemonset.Pod{
 			UID: string(h.Pod.UID), Name: h.Pod.Name, Revision: h.Pod.Labels[appsv1.ControllerRevisionHashLabelKey],
 			Config: h.Pod.Annotations[daemonset.AnnotationConfig],
-			Phase:  h.status().Phase, Created: h.Pod.CreationTimestamp.Time, Terminating: h.Stop != nil, Ended: h.replaceable(),
+			Phase:  h.phase(), Created: h.Pod.CreationTimestamp.Time, Terminating: h.Stop != nil, Ended: h.replaceable(),
 		}
 		for _, c := range h.Pod.Status.Conditions {
 			switch {
