@@ -69,7 +69,7 @@ type RuntimeConfig struct {
 	HostsDir      string   `yaml:"hostsDir" help:"directory of registries' hosts.toml files"`
 	CNIBin        []string `yaml:"cniBin" help:"directories of CNI plugins"`
 	CNIConf       string   `yaml:"cniConf" help:"CNI configuration of the pods' network (default a built-in bridge on runtime.podCIDR)"`
-	PodCIDR       string   `yaml:"podCIDR" help:"addresses of the built-in bridge's pods"`
+	PodCIDR       string   `yaml:"podCIDR" help:"addresses of the built-in bridge's pods; for both kinds of IP two with a comma between them"`
 	PodLogs       string   `yaml:"podLogs" help:"directory of the containers' logs (default /var/log/pods, or /var/log/picket/pods beside a kubelet)"`
 	ContainerLogs string   `yaml:"containerLogs" help:"directory of links to the containers' logs"`
 	LoggerPath    string   `yaml:"loggerPath" help:"picket-logger (default the one beside picketd, then the one in $PATH)"`

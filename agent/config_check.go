@@ -157,14 +157,25 @@ func (f *findings) runtime(r RuntimeConfig) {
 	for i, dir := range r.CNIBin {
 		f.path(fmt.Sprintf("runtime.cniBin[%d]", i), dir, "/opt/cni/bin")
 	}
-	cidr, err := netip.ParsePrefix(r.PodCIDR)
-	switch {
-	case err != nil:
-		f.add("runtime.podCIDR", "%q is not a network such as 10.88.0.0/16", r.PodCIDR)
-	case cidr != cidr.Masked():
-		f.add("runtime.podCIDR", "%s has bits set behind its prefix: write %s", cidr, cidr.Masked())
-	case cidr.Addr().BitLen()-cidr.Bits() < 3:
-		f.add("runtime.podCIDR", "%s is too small: besides the pods' addresses it holds the network's, the bridge's and the broadcast address", cidr)
+	f.podCIDR(r.PodCIDR)
+}
+
+// podCIDR is one network, or one of IPv4 and one of IPv6 with a comma between them.
+func (f *findings) podCIDR(value string) {
+	families := map[bool]bool{}
+	for _, part := range strings.Split(value, ",") {
+		cidr, err := netip.ParsePrefix(part)
+		switch {
+		case err != nil:
+			f.add("runtime.podCIDR", "%q is not a network such as 10.88.0.0/16", part)
+		case families[cidr.Addr().Is4()]:
+			f.add("runtime.podCIDR", "%s is the second network of its kind: there may be one of IPv4 and one of IPv6", cidr)
+		case cidr != cidr.Masked():
+			f.add("runtime.podCIDR", "%s has bits set behind its prefix: write %s", cidr, cidr.Masked())
+		case cidr.Addr().BitLen()-cidr.Bits() < 3:
+			f.add("runtime.podCIDR", "%s is too small: besides the pods' addresses it holds the network's, the bridge's and the broadcast address", cidr)
+		}
+		families[cidr.Addr().Is4()] = true
 	}
 }
 

@@ -133,6 +133,8 @@ func TestCheck(t *testing.T) {
 		{"CNI, relative", func(c *Config) { c.Runtime.CNIBin = []string{"/a", "b"} }, []string{"runtime.cniBin[1]: absolute"}},
 		{"no network", func(c *Config) { c.Runtime.PodCIDR = "10.88.0.0" }, []string{"runtime.podCIDR: 10.88.0.0/16"}},
 		{"an address for a network", func(c *Config) { c.Runtime.PodCIDR = "10.88.0.1/16" }, []string{"runtime.podCIDR: write 10.88.0.0/16"}},
+		{"two networks of a kind", func(c *Config) { c.Runtime.PodCIDR = "10.88.0.0/16,10.89.0.0/16" }, []string{"runtime.podCIDR: second network of its kind"}},
+		{"networks of both kinds", func(c *Config) { c.Runtime.PodCIDR = "10.88.0.0/16,fd00:88::/64" }, nil},
 		{"a small network", func(c *Config) { c.Runtime.PodCIDR = "10.88.0.0/30" }, []string{"runtime.podCIDR: too small"}},
 		{"relative paths", func(c *Config) { c.Manifests, c.API.PKI, c.Cluster.GossipKeys = "m", "./pki", "~/k" }, []string{"api.pki: absolute", "manifests: absolute", "cluster.gossipKeys: absolute"}},
 		{"unprintable", func(c *Config) { c.Manifests = "/a\nb" }, []string{"manifests: control characters"}},

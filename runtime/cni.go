@@ -53,22 +53,25 @@ func (r *Runtime) cniLists() (cniLists, error) {
 	if r.cfg.CNIConf != "" {
 		return confLists(r.cfg.CNIConf)
 	}
-	_, subnet, err := net.ParseCIDR(r.cfg.PodCIDR)
-	if err != nil {
-		return cniLists{}, fmt.Errorf("runtime.podCIDR: %w", err)
-	}
-	everywhere := "0.0.0.0/0"
-	if subnet.IP.To4() == nil {
-		everywhere = "::/0"
+	var ranges [][]map[string]string // a pod gets an address of each
+	var routes []map[string]string
+	for _, cidr := range strings.Split(r.cfg.PodCIDR, ",") {
+		_, subnet, err := net.ParseCIDR(cidr)
+		if err != nil {
+			return cniLists{}, fmt.Errorf("runtime.podCIDR: %w", err)
+		}
+		everywhere := "0.0.0.0/0"
+		if subnet.IP.To4() == nil {
+			everywhere = "::/0"
+		}
+		ranges = append(ranges, []map[string]string{{"subnet": subnet.String()}})
+		routes = append(routes, map[string]string{"dst": everywhere})
 	}
 	bridge := map[string]any{
 		"type": "bridge", "bridge": r.cfg.BridgeName(), "isGateway": true, "ipMasq": true, "hairpinMode": true,
-		"ipam": map[string]any{
-			"type": "host-local", "dataDir": r.cniDir(), "ranges": [][]map[string]string{{{"subnet": subnet.String()}}},
-			"routes": []map[string]string{{"dst": everywhere}},
-		},
+		"ipam": map[string]any{"type": "host-local", "dataDir": r.cniDir(), "ranges": ranges, "routes": routes},
 	}
-	lists := cniLists{builtin: true}
+	lists, err := cniLists{builtin: true}, error(nil)
 	if lists.attach, err = newList(r.cfg.BridgeName(), cniVersion, bridge); err != nil {
 		return cniLists{}, err
 	}

@@ -44,10 +44,8 @@ func (r *Runtime) detach(ctx context.Context, podUID string) error {
 		if err := r.delAttachment(ctx, a, path); err != nil {
 			return err
 		}
-		if path == "" && len(addresses) > 0 && bridgeExists(a) {
-			if err := r.delAsIfThere(ctx, a, addresses[0]); err != nil {
-				r.log.Warn("masquerading rules of a lost pod network stay", "pod", podUID, "error", err)
-			}
+		if path == "" && bridgeExists(a) {
+			r.delRulesOf(ctx, a, addresses)
 		}
 	}
 	if len(attachments) > 0 {
@@ -104,6 +102,18 @@ func (r *Runtime) delAttachment(ctx context.Context, a *libcni.NetworkAttachment
 	return r.del(ctx, list, &libcni.RuntimeConf{
 		ContainerID: a.ContainerID, NetNS: path, IfName: a.IfName, Args: a.CniArgs, CapabilityArgs: a.CapabilityArgs,
 	})
+}
+
+// delRulesOf removes a lost pod's masquerading rules. The plugin makes one chain for addresses of both kinds, and cannot delete it
+// before the last of their rules is gone: what fails on the way to that is no failure.
+func (r *Runtime) delRulesOf(ctx context.Context, a *libcni.NetworkAttachment, addresses []string) {
+	var err error
+	for _, address := range addresses {
+		err = r.delAsIfThere(ctx, a, address)
+	}
+	if err != nil {
+		r.log.Warn("masquerading rules of a lost pod network stay", "pod", a.ContainerID, "error", err)
+	}
 }
 
 // delAsIfThere removes what the bridge plugin leaves of a pod whose network namespace is gone: its masquerading rules, which it

@@ -169,13 +169,15 @@ func (h *netHost) path(uid, file string) string {
 // leases are the addresses that are taken.
 func (h *netHost) leases() []string {
 	h.t.Helper()
-	files, err := filepath.Glob(filepath.Join(h.config.DataDir, "cni", "picket-*", "10.*"))
+	files, err := filepath.Glob(filepath.Join(h.config.DataDir, "cni", "picket-*", "*"))
 	if err != nil {
 		h.t.Fatal(err)
 	}
 	var list []string
 	for _, f := range files {
-		list = append(list, filepath.Base(f))
+		if name := filepath.Base(f); net.ParseIP(name) != nil {
+			list = append(list, name)
+		}
 	}
 	return list
 }
@@ -184,7 +186,7 @@ func (h *netHost) leases() []string {
 func (h *netHost) traces() string {
 	h.t.Helper()
 	var rules []string
-	for line := range strings.Lines(run(h.t, "iptables-save")) {
+	for line := range strings.Lines(run(h.t, "iptables-save") + run(h.t, "ip6tables-save")) {
 		if !strings.HasPrefix(line, "#") && !strings.HasPrefix(line, ":") { // times, and counters
 			rules = append(rules, line)
 		}

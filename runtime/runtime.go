@@ -29,7 +29,7 @@ type Config struct {
 
 	CNIBin  []string
 	CNIConf string // "": the built-in bridge on PodCIDR
-	PodCIDR string
+	PodCIDR string // with a comma between two, pods have an address of each
 
 	RunDir  string // what ends with a reboot: the pods' namespaces, exec's pipes
 	DataDir string // what does not: CNI's cache and addresses
