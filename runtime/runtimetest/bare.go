@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -28,21 +27,11 @@ const (
 
 // ProbeImage is busybox with the probe, which it is made of this package's source; the command is ProbePath without argument.
 func ProbeImage() (Image, error) {
-	dir, err := os.MkdirTemp("", "probe-")
+	program, err := buildProgram("probe")
 	if err != nil {
-		return Image{}, fmt.Errorf("cannot make a directory: %w", err)
+		return Image{}, err
 	}
-	defer func() { _ = os.RemoveAll(dir) }()
-	build := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, "probe"), "github.com/picketd/picket/runtime/runtimetest/probe")
-	build.Env = append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return Image{}, fmt.Errorf("cannot build the probe: %w\n%s", err, out)
-	}
-	program, err := os.ReadFile(filepath.Join(dir, "probe"))
-	if err != nil {
-		return Image{}, fmt.Errorf("cannot read the probe: %w", err)
-	}
-	return Image{Config: v1.Config{Cmd: []string{ProbePath}}, Files: map[string]File{ProbePath: {program, 0o755}}}, nil
+	return Image{Config: v1.Config{Cmd: []string{ProbePath}}, Files: map[string]File{ProbePath: {Content: program, Mode: 0o755}}}, nil
 }
 
 // ProbeTimes are the start times in a probe's file, the oldest first; none while there is no file.

@@ -25,14 +25,17 @@ import (
 // File is a file in an image.
 type File struct {
 	Content []byte
-	Mode    int64 // 0: 0644
+	Mode    int64  // 0: 0644
+	Link    string // a symbolic link to this path, if not empty
 }
 
 // Image is the image busybox, as small as an image gets, with what a test wants different.
 type Image struct {
 	// Config is the image's configuration; without Cmd and Entrypoint it is "sh".
 	Config v1.Config
-	// Files are added to busybox's, by absolute path.
+	// Base, if there is one, takes the place of busybox; it is a layer of its own, which images share.
+	Base map[string]File
+	// Files are added to those, by absolute path.
 	Files map[string]File
 }
 
@@ -69,17 +72,11 @@ var accounts = map[string]File{
 
 // Build makes the image; equal images are equal to the bit.
 func (i Image) Build() (v1.Image, error) {
-	files := maps.Clone(accounts)
-	maps.Copy(files, i.Files)
-	content, err := rootfs(files)
+	layers, err := i.layers()
 	if err != nil {
 		return nil, err
 	}
-	layer, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
-	if err != nil {
-		return nil, fmt.Errorf("cannot make the image's layer: %w", err)
-	}
-	image, err := mutate.AppendLayers(empty.Image, layer)
+	image, err := mutate.AppendLayers(empty.Image, layers...)
 	if err != nil {
 		return nil, fmt.Errorf("cannot make the image: %w", err)
 	}
@@ -90,6 +87,32 @@ func (i Image) Build() (v1.Image, error) {
 	file = file.DeepCopy()
 	file.OS, file.Architecture, file.Config = "linux", goruntime.GOARCH, i.config()
 	return mutate.ConfigFile(image, file)
+}
+
+func (i Image) layers() ([]v1.Layer, error) {
+	if i.Base == nil {
+		files := maps.Clone(accounts)
+		maps.Copy(files, i.Files)
+		busybox, err := layer(withBusybox(files))
+		return []v1.Layer{busybox}, err
+	}
+	base, err := layer(rootfs(i.Base, nil))
+	if err != nil {
+		return nil, err
+	}
+	files, err := layer(rootfs(i.Files, nil))
+	return []v1.Layer{base, files}, err
+}
+
+func layer(content []byte, err error) (v1.Layer, error) {
+	if err != nil {
+		return nil, err
+	}
+	l, err := tarball.LayerFromOpener(func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(content)), nil })
+	if err != nil {
+		return nil, fmt.Errorf("cannot make the image's layer: %w", err)
+	}
+	return l, nil
 }
 
 func (i Image) config() v1.Config {
@@ -103,8 +126,8 @@ func (i Image) config() v1.Config {
 	return c
 }
 
-// rootfs is the layer's tar: busybox, links for its applets, the directories of a file system and files.
-func rootfs(files map[string]File) ([]byte, error) {
+// withBusybox is a layer's tar: busybox, links for its applets, the directories of a file system and files.
+func withBusybox(files map[string]File) ([]byte, error) {
 	program, err := busybox()
 	if err != nil {
 		return nil, err
@@ -113,19 +136,28 @@ func rootfs(files map[string]File) ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
+	return rootfs(files, func(l *layerWriter) {
+		l.file("/bin/busybox", File{Content: program, Mode: 0o755})
+		for _, applet := range names {
+			if applet != "busybox" {
+				l.add(&tar.Header{Typeflag: tar.TypeLink, Name: "bin/" + applet, Linkname: "bin/busybox", Mode: 0o755}, nil)
+			}
+		}
+		l.add(&tar.Header{Typeflag: tar.TypeLink, Name: "usr/bin/env", Linkname: "bin/busybox", Mode: 0o755}, nil)
+	})
+}
+
+// rootfs is a layer's tar: the directories of a file system, what before adds, and files.
+func rootfs(files map[string]File, before func(*layerWriter)) ([]byte, error) {
 	var out bytes.Buffer
 	l := &layerWriter{tar: tar.NewWriter(&out), made: map[string]bool{"/": true}}
 	for _, dir := range []string{"/bin", "/dev", "/etc", "/home/app", "/proc", "/root", "/sys", "/usr/bin", "/var"} {
 		l.dir(dir, 0o755)
 	}
 	l.dir("/tmp", 0o1777)
-	l.file("/bin/busybox", File{program, 0o755})
-	for _, applet := range names {
-		if applet != "busybox" {
-			l.add(&tar.Header{Typeflag: tar.TypeLink, Name: "bin/" + applet, Linkname: "bin/busybox", Mode: 0o755}, nil)
-		}
+	if before != nil {
+		before(l)
 	}
-	l.add(&tar.Header{Typeflag: tar.TypeLink, Name: "usr/bin/env", Linkname: "bin/busybox", Mode: 0o755}, nil)
 	for _, name := range slices.Sorted(maps.Keys(files)) {
 		l.dir(path.Dir(name), 0o755)
 		l.file(name, files[name])
@@ -163,6 +195,10 @@ func (l *layerWriter) dir(name string, mode int64) {
 }
 
 func (l *layerWriter) file(name string, f File) {
+	if f.Link != "" {
+		l.add(&tar.Header{Typeflag: tar.TypeSymlink, Name: name[1:], Linkname: f.Link, Mode: 0o777}, nil)
+		return
+	}
 	if f.Mode == 0 {
 		f.Mode = 0o644
 	}
