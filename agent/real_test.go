@@ -58,15 +58,7 @@ func share(t testing.TB) {
 	if shared.containerd != nil {
 		return
 	}
-	dir, err := os.MkdirTemp("", "picket-bin")
-	if err != nil {
-		t.Fatal(err)
-	}
-	build := exec.Command("go", "build", "-o", dir+string(os.PathSeparator), "./cmd/...")
-	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		t.Fatalf("cannot build: %v\n%s", err, out)
-	}
+	dir := build(t)
 	registry, err := runtimetest.NewRegistry()
 	if err != nil {
 		t.Fatal(err)
@@ -83,6 +75,37 @@ func share(t testing.TB) {
 		t.Fatal(err)
 	}
 	shared.containerd, shared.registry, shared.binaries = containerd, registry, dir
+}
+
+// envBinaries tells the tests in a throw-away machine where the binaries are that were built outside.
+const envBinaries = "PICKET_TEST_BINARIES"
+
+// build makes the binaries, or finds those that are there.
+func build(t testing.TB) (dir string) {
+	t.Helper()
+	if dir := os.Getenv(envBinaries); dir != "" {
+		return dir
+	}
+	dir, err := os.MkdirTemp("", "picket-bin")
+	if err != nil {
+		t.Fatal(err)
+	}
+	build := exec.Command("go", "build", "-o", dir+string(os.PathSeparator), "./cmd/...")
+	build.Dir, build.Env = "..", append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := build.CombinedOutput(); err != nil {
+		t.Fatalf("cannot build: %v\n%s", err, out)
+	}
+	return dir
+}
+
+// inMachine runs the calling test in a throw-away machine, and is true there (runtimetest.Machine).
+func inMachine(t *testing.T, flags ...string) bool {
+	t.Helper()
+	if !runtimetest.InMachine() {
+		share(t)
+		t.Setenv(envBinaries, shared.binaries)
+	}
+	return runtimetest.Machine(t, flags...)
 }
 
 var realHosts atomic.Int32
