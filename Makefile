@@ -14,13 +14,16 @@ LDFLAGS = -s -w -X main.version=$(VERSION) \
 
 export CGO_ENABLED = 0
 
-.PHONY: build run fleet fleet-down stop test lint fmt generate bench soak race clean deps
+.PHONY: test-deps build run fleet fleet-down stop test lint fmt generate bench soak race clean deps
 
 build:
 	go build -trimpath -ldflags '$(LDFLAGS)' -o bin/ ./cmd/...
 
 deps:
 	@scripts/install-deps.sh
+
+test-deps: deps
+	@scripts/test-packages.sh
 
 run: deps build
 	@go run ./scripts/run
@@ -33,11 +36,11 @@ fleet: deps build
 fleet-down stop:
 	@go run ./scripts/run fleet-down
 
-test: deps
+test: test-deps
 	go test -timeout 25m ./...
 
 # race needs a C compiler.
-race: deps
+race: test-deps
 	CGO_ENABLED=1 go test -race -timeout 30m ./...
 
 lint:
@@ -54,7 +57,7 @@ bench: deps build
 	go test -run '^$$' -bench . -benchtime 20x -timeout 60m ./...
 
 # soak runs the long campaigns that `make test` leaves out.
-soak: deps
+soak: test-deps
 	PICKET_SOAK=1 go test -count 1 -timeout 8h ./...
 
 clean:
