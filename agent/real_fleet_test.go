@@ -102,7 +102,7 @@ func (f *realFleet) eventually(what string, ok func() bool) {
 // ready says whether every one of the hosts shows n nodes, all Ready.
 func (f *realFleet) ready(hosts []*lab.Host, n int) bool {
 	return !slices.ContainsFunc(hosts, func(h *lab.Host) bool {
-		out, err := f.picket(h, "", "get", "nodes", "-o", `jsonpath={range .items[*]}{.status.conditions[0].status}{" "}{end}`)
+		out, err := f.picket(h, "", "get", "nodes", "-o", `jsonpath={range .items[*]}{.status.conditions[?(@.type=="Ready")].status}{" "}{end}`)
 		return err != nil || strings.TrimSpace(strings.Repeat("True ", n)) != strings.TrimSpace(out)
 	})
 }
