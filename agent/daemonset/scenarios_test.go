@@ -27,6 +27,7 @@ type scenario struct {
 	knows   []string // of each host, "" is all
 	budget  int
 	percent bool
+	surge   bool
 	script  string
 	starts  string // who takes its pod down, in order, with the rule as it is
 }
@@ -118,6 +119,10 @@ var scenarios = []scenario{
 		without: noDoubt, hosts: 2, budget: 1, starts: "b",
 		script: "fill a; write b 1; taint a; hear a b; hear b a; taint a; restart a; hear a b; start a; start b",
 	}, {
+		why:     "b runs its old pod beside the new one of version 1, and has acknowledged version 2 since",
+		without: noSecond, hosts: 2, budget: 1, surge: true, starts: "a b",
+		script: updateA + "start b; write a 2; hear b a; hear a b; start a",
+	}, {
 		why:   "d returns and cannot raise its entry: it is taken back, and takes its turn as everybody",
 		hosts: 4, budget: 1, starts: "a b c d",
 		script: "write a 1; hear b a; hear c a; fail a d; exclude a d; fail b d; fail c d; hear b a; hear c a; hear a b; hear a c; start a; finish a;" +
@@ -168,7 +173,7 @@ type scenarioRun struct {
 func (c scenario) play(t *testing.T, without mutant) scenarioRun {
 	s := newFleet(1, without, true)
 	r := scenarioRun{simulation: s, saved: map[int]*simState{}, onDisk: map[int]simCommon{}}
-	s.version(1, simContent{budget: c.budget, percent: c.percent})
+	s.version(1, simContent{budget: c.budget, percent: c.percent, surge: c.surge})
 	for i := range c.hosts {
 		h := &simHost{exists: true, available: true, placed: true}
 		for j := range c.hosts {
@@ -193,7 +198,7 @@ func (c scenario) play(t *testing.T, without mutant) scenarioRun {
 		}
 		s.note("> %s", line)
 		if words[0] == "write" {
-			r.write(int(words[1][0]-'a'), simContent{revision: int(words[2][0] - '0'), budget: c.budget, percent: c.percent})
+			r.write(int(words[1][0]-'a'), simContent{revision: int(words[2][0] - '0'), budget: c.budget, percent: c.percent, surge: c.surge})
 		}
 		do(&r, int(words[1][0]-'a'), other)
 		if r.broke == "" {

@@ -33,10 +33,10 @@ func (s *simulation) say(i int) {
 // word is how host i stands.
 func (s *simulation) word(i int) Peer {
 	h, v := s.hosts[i], s.versions[s.hosts[i].common.version]
-	updating := h.updating && !h.forgot
+	updating := h.updating && !h.forgot && (s.without != noSecond || !h.second)
 	word := Peer{
 		Told: true, View: h.ruling.Acknowledge, Version: Version{v.generation, [4]byte{v.hash}}, Placed: s.places(i), Aside: h.aside,
-		Available: h.available && !updating, Updating: updating, Stuck: h.stuck,
+		Available: h.available && (!updating || h.second), Updating: updating, Stuck: h.stuck,
 		Done: h.available && !updating && h.runs == s.current(h.common),
 	}
 	if s.without == noUpdating && !word.Placed {
@@ -126,7 +126,7 @@ func (s *simulation) settle(i int) {
 		h.stuck = false // another version: another deadline
 	}
 	if h.common.isOut(i) || s.versions[h.common.version].deleted {
-		h.runs, h.available, h.updating, h.forgot, h.memory.Updating = noPod, false, false, false, false
+		h.runs, h.available, h.updating, h.second, h.forgot, h.memory.Updating = noPod, false, false, false, false, false
 	}
 	s.say(i)
 }
@@ -154,6 +154,7 @@ func (s *simulation) act(i int, r Ruling) {
 	s.note("%s STARTS under version %d, config %d, exclusions %v, roster %v", simNames[i], h.common.version, h.common.config, h.common.exclusions, h.common.roster)
 	s.witness(i)
 	h.updating, h.forgot, h.started, h.permit, h.memory = true, false, h.common, nil, r.Memory
+	h.second = s.versions[h.common.version].surge
 	h.ruling.Start = false
 }
 
@@ -161,7 +162,7 @@ func (s *simulation) act(i int, r Ruling) {
 func (s *simulation) finish(i, revision int) {
 	h := s.hosts[i]
 	s.finished += int(one(h.updating))
-	h.runs, h.updating, h.forgot, h.stuck, h.available, h.memory.Updating = revision, false, false, false, true, false
+	h.runs, h.updating, h.second, h.forgot, h.stuck, h.available, h.memory.Updating = revision, false, false, false, false, true, false
 
 	s.note("%s is available with revision %d", simNames[i], h.runs)
 	s.settle(i)

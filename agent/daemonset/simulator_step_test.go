@@ -8,8 +8,8 @@ import "slices"
 func newSimulation(seed uint64, without mutant, tracing bool) *simulation {
 	s := newFleet(seed, without, tracing)
 	n := 3 + s.random.IntN(4)
-	if without == noPersist || without == noStranger || without == noLift {
-		n = 3 // few have told a newer view, or know a new host, or have not heard more of one
+	if without == noPersist || without == noStranger {
+		n = 3 // few have told a newer view, or know a new host
 	}
 	s.version(1, s.content(0))
 	s.storm = []int{10, 20, 40, 80}[s.random.IntN(4)]
@@ -68,6 +68,7 @@ func (s *simulation) chance(of int) bool { return s.random.IntN(of) == 0 }
 func (s *simulation) content(revision int) simContent {
 	n := max(len(s.hosts), 4)
 	c := simContent{revision: revision, budget: 1 + s.random.IntN(1+s.random.IntN(n-1)), backwards: s.chance(4)}
+	c.surge = s.chance(4)
 	if s.chance(3) {
 		c.percent, c.budget = true, []int{1, 10, 20, 25, 30, 34, 50}[s.random.IntN(7)]
 	}
@@ -167,7 +168,10 @@ func (s *simulation) progress(i int) {
 			continue
 		}
 		revision := s.current(h.common)
-		if h.updating && s.chance(4) {
+		switch {
+		case h.second && h.available && s.current(h.started) != revision && s.chance(2):
+			revision = h.runs // the new pod is not the one that is wanted any more, and the old one is all that is left
+		case h.updating && s.chance(4):
 			revision = s.current(h.started)
 		}
 		if revision != noPod {

@@ -35,11 +35,12 @@ const (
 	noHalt     mutant = "a host that is stuck stops nobody"
 	noLift     mutant = "a view whose exclusion was lifted is the one before that"
 	noDoubt    mutant = "who may have forgotten that it shall not start does not ask anew"
+	noSecond   mutant = "a host that runs two pods does not count"
 	noWord     mutant = "an exclusion holds though a member knows that the host took up the version"
 )
 
 var mutants = []mutant{
-	noAck, noRoster, noRank, noTurn, noStranger, noPersist, noIntent, noAtomic, noEntry, noOwnWord, noConfig, noScope, noVouch, noWipe, noUpdating, noShare, noHalt, noLift, noWord, noDoubt,
+	noAck, noRoster, noRank, noTurn, noStranger, noPersist, noIntent, noAtomic, noEntry, noOwnWord, noConfig, noScope, noVouch, noWipe, noUpdating, noShare, noHalt, noLift, noWord, noDoubt, noSecond,
 }
 
 const maxSimHosts = 8
@@ -49,8 +50,9 @@ var simNames = [maxSimHosts]string{"a", "b", "c", "d", "e", "f", "g", "h"}
 // simContent is what a user writes.
 type simContent struct {
 	revision  int // of the template
-	budget    int // maxUnavailable
+	budget    int // maxUnavailable or, with surge, maxSurge
 	percent   bool
+	surge     bool // the new pod runs beside the old one until it is available
 	backwards bool // the order of turns
 	deleted   bool
 }
@@ -109,6 +111,7 @@ type simHost struct {
 	placed    bool
 	aside     bool
 	updating  bool
+	second    bool // it runs a new pod beside the old one
 	forgot    bool // noIntent: its agent does not know that it is updating
 	stuck     bool
 	started   simCommon // the view it took its pod down under

@@ -11,21 +11,21 @@ var simPowers = []struct {
 	{do: (*simulation).crash, concerns: []mutant{noScope, noOwnWord, noWord}},
 	{do: (*simulation).reboot, concerns: []mutant{noPersist, noIntent, noDoubt}},
 	{do: (*simulation).fail},
-	{do: (*simulation).taint, concerns: []mutant{noEntry, noDoubt, noUpdating, noOwnWord, noShare, noLift}},
+	{do: (*simulation).taint, concerns: []mutant{noEntry, noDoubt, noUpdating, noOwnWord, noShare}},
 	{do: (*simulation).label},
 	{do: (*simulation).standAside, concerns: []mutant{noEntry}},
 	{do: (*simulation).arriveNew},
 	{do: (*simulation).remove},
 	{do: (*simulation).leave},
 	{do: (*simulation).wipe, concerns: []mutant{noWipe}, wipes: true},
-	{do: (*simulation).suspect, concerns: []mutant{noScope, noVouch, noOwnWord, noLift, noWord}},
-	{do: (*simulation).silence, concerns: []mutant{noLift}},
+	{do: (*simulation).suspect, concerns: []mutant{noScope, noVouch, noOwnWord, noWord}},
+	{do: (*simulation).silence},
 	{do: (*simulation).freeze},
 	{do: (*simulation).fill, concerns: []mutant{noDoubt}},
 	{do: (*simulation).flap},
 	{do: (*simulation).stick, concerns: []mutant{noHalt}},
 	{do: (*simulation).rollBack},
-	{do: (*simulation).push, concerns: []mutant{noStranger, noWord}},
+	{do: (*simulation).push, concerns: []mutant{noStranger, noWord, noSecond}},
 	{do: (*simulation).change, concerns: []mutant{noConfig}},
 	{do: (*simulation).recreate},
 	{do: func(s *simulation, i int) { s.hosts[i].turned = !s.hosts[i].turned; s.say(i) }, concerns: []mutant{noTurn}},
@@ -110,7 +110,7 @@ func (s *simulation) reboot(i int) {
 
 // fail makes a pod fail by itself; it is replaced at once, see progress.
 func (s *simulation) fail(i int) {
-	if h := s.hosts[i]; s.up(i) && !h.updating {
+	if h := s.hosts[i]; s.up(i) && (!h.updating || h.second) {
 		h.available = false
 		s.note("the pod of %s fails", simNames[i])
 		s.settle(i)
