@@ -283,7 +283,7 @@ func (t table) resources(path string) {
 	t.refuse(path+".claims", "there is no dynamic resource allocation: the container would lack its device")
 	for _, list := range []string{".limits", ".requests"} {
 		t.add(path+list, rule{
-			verdict: warned, text: "there are no device plugins: the container gets no such device; mount it with hostPath if it needs one",
+			verdict: refused, text: "there are no device plugins, so no host has any of it; mount the device with hostPath",
 			key: func(key string) bool { return !isNative(corev1.ResourceName(key)) },
 		})
 	}

@@ -132,6 +132,7 @@ var invalidDaemonSets = []struct {
 		`spec.template.spec.containers[0].resources.limits[memory]: Invalid value: "-1": must be greater than or equal to 0`,
 		`spec.template.spec.containers[0].resources.requests[hugepages-2Mi]: Required value: Limit must be set for non overcommitable resources`,
 		`spec.template.spec.containers[0].resources.requests: Invalid value: "2": must be less than or equal to cpu limit of 1`,
+		`spec.template.spec.containers[0].resources.limits[example.com/x]: Forbidden: picket cannot do this: there are no device plugins`,
 	}},
 	{"probes", with("        livenessProbe: {exec: {command: [x]}, successThreshold: 2, timeoutSeconds: -1, terminationGracePeriodSeconds: 0}\n        readinessProbe: {terminationGracePeriodSeconds: 5, tcpSocket: {port: 0}}\n" +
 		"        startupProbe: {exec: {}, httpGet: {port: 1}}\n        lifecycle: {preStop: {httpGet: {port: a_b, scheme: FTP}}, postStart: {}, stopSignal: SIGFOO}\n"), []string{
@@ -182,6 +183,9 @@ var invalidDaemonSets = []struct {
 		`spec.template.spec.dnsPolicy: Unsupported value: "Magic"`, "spec.template.spec.dnsConfig.nameservers[0]: Invalid value", "spec.template.spec.dnsConfig.searches[0]: Invalid value", "spec.template.spec.dnsConfig.options[0]: Required value",
 	}},
 	{"DNS without servers", with("      dnsPolicy: None\n"), []string{"spec.template.spec.dnsConfig.nameservers: Required value"}},
+	{"Ours: devices without a plugin", with("        resources: {limits: {nvidia.com/gpu: 1}}\n"), []string{
+		"spec.template.spec.containers[0].resources.limits[nvidia.com/gpu]: Forbidden: picket cannot do this: there are no device plugins, so no host has any of it",
+	}},
 	{"Ours: volumes without a driver", with("      volumes: [{name: a, nfs: {server: x, path: /}}, {name: b, persistentVolumeClaim: {claimName: x}}, {name: c, emptyDir: {medium: Paper}}, {name: d, emptyDir: {medium: HugePages-1Gi}}]\n"), []string{
 		"spec.template.spec.volumes[0].nfs: Forbidden: picket cannot do this: nfs volumes are not mounted: the volume would be missing",
 		"spec.template.spec.volumes[1].persistentVolumeClaim: Forbidden: picket cannot do this: there are no persistent volumes",
@@ -292,7 +296,6 @@ func TestWarnings(t *testing.T) {
 		"      volumes: [{name: a, projected: {sources: [{configMap: {name: x}}, {serviceAccountToken: {path: t}}]}}]\n": "spec.template.spec.volumes[0].projected.sources[1].serviceAccountToken",
 		"      securityContext: {seccompProfile: {type: RuntimeDefault}}\n":                                              "",
 		"        securityContext: {appArmorProfile: {type: RuntimeDefault}}\n":                                           "",
-		"        resources: {limits: {cpu: 1, memory: 1Gi, nvidia.com/gpu: 1}}\n":                                        "spec.template.spec.containers[0].resources.limits[nvidia.com/gpu]",
 		"        resources: {requests: {ephemeral-storage: 1Gi}}\n":                                                      "",
 		"      affinity: {podAntiAffinity: {}}\n      tolerations: []\n":                                                 "spec.template.spec.affinity.podAntiAffinity",
 	} {
