@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"bytes"
 	"context"
 	"fmt"
 	"maps"
@@ -29,8 +30,9 @@ func crashesOfEach() int {
 	return 4
 }
 
-// Agent, log writer, shim and containerd are killed, each at random moments in the start and stop of a pod with init container,
-// sidecar, hooks, probe, volume and a network of its own: it ends in the right state, and nothing of it is left (bar of the issue).
+// Agent, log writer, shim, reaper and containerd are killed, each at random moments in the start and stop of a pod with init container,
+// sidecar, hooks, probe, volume, and a network and a process namespace of its own: it ends in the right state, and nothing of it is
+// left (bar of the issue).
 func TestRealCrashesInAPodsLife(t *testing.T) {
 	h := newRealHost(t)
 	own, err := runtimetest.StartTemporary(t.Context()) // it is killed, which other tests' containers must not see
@@ -57,6 +59,7 @@ func TestRealCrashesInAPodsLife(t *testing.T) {
 		{"agent", func() { c.agent.signal(syscall.SIGKILL); c.agent = h.launch() }},
 		{"log writer", func() { kill(processesOf(t, "picket-logger", h.dir)) }},
 		{"shim", func() { kill(own.Shims()) }},
+		{"reaper", func() { kill(reapersOf(own)) }},
 		{"containerd", func() {
 			if err := own.Kill(); err != nil {
 				t.Fatal(err)
@@ -100,7 +103,7 @@ func (c *crashes) run(victim string, kill func()) {
 	kill()
 	c.eventually(fmt.Sprintf("the pod of %s runs though the %s was killed", ds.Name, victim), func() bool {
 		got, err := sets.Get(ctx, ds.Name, metav1.GetOptions{})
-		return err == nil && got.Status.NumberAvailable == 1 && len(c.pids()) == 2
+		return err == nil && got.Status.NumberAvailable == 1 && len(c.pids()) == 3 // with the reaper
 	})
 	c.note()
 	if err := sets.Delete(ctx, ds.Name, metav1.DeleteOptions{}); err != nil {
@@ -130,6 +133,18 @@ func (c *crashes) note() {
 
 // moment is a random one within so many milliseconds.
 func (c *crashes) moment(most int) { time.Sleep(time.Duration(c.random.IntN(most)) * time.Millisecond) }
+
+// reapersOf are the first processes of the pods that share their processes.
+func reapersOf(c *runtimetest.Containerd) (pids []int) {
+	for _, shim := range c.Shims() {
+		for _, pid := range runtimetest.Children(shim) {
+			if args, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid)); err == nil && bytes.HasPrefix(args, []byte("/pause\x00")) {
+				pids = append(pids, pid)
+			}
+		}
+	}
+	return pids
+}
 
 func kill(pids []int) {
 	for _, pid := range pids {
@@ -177,7 +192,8 @@ func everythingDaemon(name string) *appsv1.DaemonSet {
 	sidecar := busy
 	sidecar.Name, sidecar.RestartPolicy = "sidecar", &always
 	spec := &ds.Spec.Template.Spec
-	spec.HostNetwork = false
+	share := true
+	spec.HostNetwork, spec.ShareProcessNamespace = false, &share
 	spec.Volumes = []corev1.Volume{{Name: "scratch", VolumeSource: corev1.VolumeSource{EmptyDir: &corev1.EmptyDirVolumeSource{Medium: corev1.StorageMediumMemory}}}}
 	spec.InitContainers = []corev1.Container{
 		{Name: "init", Image: "busybox:1", Command: []string{"sh", "-c", "echo ready >/scratch/init"}, VolumeMounts: mounts},
