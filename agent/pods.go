@@ -51,8 +51,9 @@ type hostPod struct {
 	since      time.Time // when it was begun with
 	imagesOnly bool      // and nothing else; it has no record
 	prepared   bool
-	trouble    string // why it cannot be made, "" while nothing is wrong
-	dropped    bool   // on its way out
+	trouble    string    // why it cannot be made, "" while nothing is wrong
+	troubled   time.Time // since when there was trouble all the time; zero is none
+	dropped    bool      // on its way out
 }
 
 // podRecord is what a restarted agent must know of a pod.

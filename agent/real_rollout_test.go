@@ -237,6 +237,7 @@ func TestRealUpdateThroughCrashes(t *testing.T) {
 		alive []*lab.Host
 	}{
 		{"agent", func(h *lab.Host) error { return errors.Join(h.Kill(), h.Start(context.Background())) }, f.Hosts},
+		{"containerd", func(h *lab.Host) error { return h.RestartContainerd(context.Background()) }, f.Hosts},
 		{"agent restart", func(h *lab.Host) error { return h.Restart(context.Background()) }, f.Hosts},
 		{"host", func(h *lab.Host) error { return errors.Join(h.Crash(), h.Start(context.Background())) }, f.Hosts[1:]},
 		{"cut", func(h *lab.Host) error {

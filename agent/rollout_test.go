@@ -485,6 +485,30 @@ func TestAHostThatReturnsAndCannotSaySo(t *testing.T) {
 	}
 }
 
+// A restart of containerd, on a host whose next pod is ready, changes nothing that the hosts agree on.
+func TestContainerdRestartsInAnUpdate(t *testing.T) {
+	withFleet(t, 3, func(t *testing.T, f *testFleet) {
+		f.runWeb(3)
+		last := f.hosts[2]
+		entry := func() uint64 { s, _ := last.loop.fleet.roster.Standing("host-03"); return s.Entry }
+		before := entry()
+		f.hosts[0].apply(strings.Replace(webOf("busybox:2", ""), "spec:\n", "spec:\n  minReadySeconds: 10\n", 1))
+		f.within(time.Minute, "its next pod is ready", func() bool { return len(last.observed().Warm) == 1 && last.onlyWarm().Prepared })
+		last.fake.SetDown(true)
+		for range 40 {
+			time.Sleep(50 * time.Millisecond)
+			if last.own().Aside {
+				t.Fatalf("it stands aside: %s", last.own().Reason)
+			}
+		}
+		last.fake.SetDown(false)
+		f.rollsOut(time.Minute, "busybox:2", 1)
+		if entry() != before {
+			t.Error("its entry was raised")
+		}
+	})
+}
+
 // An agent that starts knows its fleet before it has joined it: it is not alone, and takes nothing down because of an update.
 func TestAnAgentThatStartsIsNotAlone(t *testing.T) {
 	withFleet(t, 3, func(t *testing.T, f *testFleet) {

@@ -246,7 +246,7 @@ func (l *loop) podsChanged() {
 		}
 	}
 	for uid, p := range news.warm {
-		if name, ok := l.pods.setPrepared(uid, p); ok {
+		if name, ok := l.pods.setPrepared(uid, p, l.now()); ok {
 			l.daemonSet(name).dirty = true
 		}
 	}

@@ -202,7 +202,7 @@ func (s *podSet) warm(name types.NamespacedName) []daemonset.Warm {
 	for _, h := range s.allWarm(name) {
 		list = append(list, daemonset.Warm{
 			UID: string(h.Pod.UID), Since: h.since, Revision: revisionOf(h.Pod), Config: h.Pod.Annotations[daemonset.AnnotationConfig],
-			ImagesOnly: h.imagesOnly, Prepared: h.prepared, Trouble: h.trouble,
+			ImagesOnly: h.imagesOnly, Prepared: h.prepared, Trouble: h.trouble, TroubleSince: h.troubled,
 		})
 	}
 	return list
@@ -224,10 +224,16 @@ func (s *podSet) any(name types.NamespacedName) bool {
 }
 
 // setPrepared takes in how far a warm pod is, and names its DaemonSet.
-func (s *podSet) setPrepared(uid types.UID, p preparedness) (types.NamespacedName, bool) {
+func (s *podSet) setPrepared(uid types.UID, p preparedness, now time.Time) (types.NamespacedName, bool) {
 	h, ok := s.byUID[uid]
 	if !ok || !h.Warm || h.dropped {
 		return types.NamespacedName{}, false
+	}
+	switch {
+	case p.trouble == "":
+		h.troubled = time.Time{}
+	case h.trouble == "":
+		h.troubled = now
 	}
 	h.prepared, h.trouble = p.prepared, p.trouble
 	return ownerOf(h.Pod), true

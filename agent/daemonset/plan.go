@@ -34,7 +34,7 @@ func Plan(v View, self Self, o Observed, now time.Time) Decision {
 	case v.Revision == "":
 		p.blocked = because{code: CodeNoRevision} // nothing can be made, and nothing that runs is known to be old
 	case p.Placement.ShouldRun && len(p.pods) == 0:
-		p.create("no pod runs here")
+		p.create(p.vacancy(o.Pods))
 	default:
 		p.keep()
 	}
@@ -200,6 +200,19 @@ func (p *planner) replace(old Pod, surging bool) {
 // those that are still terminating.
 func (p *planner) room() bool {
 	return len(p.pods) < 2 && !slices.ContainsFunc(p.pods, p.current)
+}
+
+// vacancy is why a pod is created where none runs.
+func (p *planner) vacancy(pods []Pod) string {
+	for _, pod := range pods {
+		if pod.Ended {
+			return fmt.Sprintf("it takes the place of pod %s of revision %s, which has ended", pod.Name, pod.Revision)
+		}
+	}
+	if p.Memory.Updating {
+		return "it takes the place of the one that the update stopped"
+	}
+	return "no pod runs here"
 }
 
 func (p *planner) create(message string) {

@@ -21,6 +21,8 @@ const (
 	fewest = 4
 	// trialFor is how long a new pod has to be ready until its host's turn is forgotten.
 	trialFor = 10 * time.Second
+	// asideAfter is how long something must be wrong with the next pod until its host stands aside: containerd may only be restarted.
+	asideAfter = 5 * time.Second
 	// rollbackPause is how long the other doors leave a rollback to the host that is stuck: it may be no door.
 	rollbackPause = 5 * time.Second
 )
@@ -300,14 +302,16 @@ func (p *planner) trouble() because {
 	limit := deadline(p.view.DaemonSet)
 	for _, w := range p.warm {
 		end := w.Since.Add(limit)
+		if w.Trouble != "" {
+			end = w.TroubleSince.Add(min(limit, asideAfter))
+		}
 		switch {
-		case !p.ofCurrent(w):
+		case !p.ofCurrent(w) || w.Prepared:
+		case p.now.Before(end):
+			p.wake(end)
 		case w.Trouble != "":
 			word, message, _ := strings.Cut(w.Trouble, ": ")
 			return because{code: CodeAside, detail: word, more: message}
-		case w.Prepared:
-		case p.now.Before(end):
-			p.wake(end)
 		default:
 			return because{code: CodeAside, detail: "DeadlineExceeded", more: "it is being made since " + clock(w.Since)}
 		}

@@ -83,7 +83,13 @@ func TestAHostUpdatesUntilANewPodIsAvailable(t *testing.T) {
 	u.o.Pods[0].Terminating = true
 	u.expect("terminating")
 	u.o.Pods[0].Ended = true
-	u.expect("", "create bbbb SuccessfulCreate")
+	if d := u.expect("", "create bbbb SuccessfulCreate"); d.Actions[0].Message != "it takes the place of pod web-1 of revision aaaa, which has ended" {
+		t.Errorf("it says %q", d.Actions[0].Message)
+	}
+	u.o.Pods = nil
+	if d := u.expect("", "create bbbb SuccessfulCreate"); d.Actions[0].Message != "it takes the place of the one that the update stopped" {
+		t.Errorf("it says %q", d.Actions[0].Message)
+	}
 	u.o.Pods = []Pod{makePod(2, revB)}
 	if d := u.expect("not ready"); !d.Status.Updating {
 		t.Error("it says that it does not update any more while its pod is not ready")
@@ -242,7 +248,11 @@ func TestWhatWasPreparedOfAnotherRevisionIsDropped(t *testing.T) {
 // A host that cannot make the next pod says so and holds nobody up; when it can after all, all agree about it anew before it starts.
 func TestAHostThatStandsAside(t *testing.T) {
 	u := newUpdater(t, makeDS(), "host-02")
-	u.o.Warm = []Warm{{UID: "warm", Since: t0, Revision: revB, Trouble: "DiskFull: 3 MB left"}}
+	u.o.Warm = []Warm{{UID: "warm", Since: t0, Revision: revB, Trouble: "DiskFull: 3 MB left", TroubleSince: t0}}
+	if d := u.expect("being prepared"); d.Status.Aside || !d.WakeUp.Equal(t0.Add(asideAfter)) {
+		t.Errorf("it stands aside at once: %+v", d.Status)
+	}
+	u.now = t0.Add(asideAfter)
 	if d := u.expect("cannot be made: DiskFull: 3 MB left"); !d.Status.Aside || d.Status.View != u.view.Digest || d.Memory.Away != u.view.Digest {
 		t.Errorf("it does not stand aside: %+v", d.Status)
 	}

@@ -101,8 +101,10 @@ type Warm struct {
 	Config     string // as of a Pod
 	ImagesOnly bool
 	Prepared   bool
-	// Trouble is why it cannot be made, "ErrImagePull: ..."; "" while nothing is wrong.
-	Trouble string
+	// Trouble is why it cannot be made, "ErrImagePull: ..."; "" while nothing is wrong. TroubleSince is when the first began of those that
+	// followed each other.
+	Trouble      string
+	TroubleSince time.Time
 }
 
 // Failures is the create back-off of SEMANTICS.md 8: Count failed pods of Generation were removed, the last one at Last. It is

@@ -227,6 +227,13 @@ func (h *Host) Restart(ctx context.Context) error {
 	return h.Start(ctx)
 }
 
+// RestartContainerd ends containerd as an upgrade of it does, and starts it again. Containers and the agent run on.
+func (h *Host) RestartContainerd(ctx context.Context) error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.containerd.Restart(ctx)
+}
+
 func (h *Host) end(signal syscall.Signal) error {
 	if !h.agent.runs() {
 		return nil
