@@ -97,7 +97,7 @@ func TestRealRolloutTexts(t *testing.T) {
 			expect(run("rollout", "history", "ds/web"), fmt.Sprintf(`daemonset\.apps/web *\nREVISION +CHANGE-CAUSE\n.*%d +version %s\n\n`, number, name))
 			expect(run("rollout", "history", "ds/web", fmt.Sprint("--revision=", number)), fmt.Sprintf(`daemonset\.apps/web with revision #%d\nPod Template:\n.*version: %s\n.*`, number, name))
 			expect(run("rollout", "undo", "ds/web", fmt.Sprint("--to-revision=", number)), fmt.Sprintf(`daemonset\.apps/web skipped rollback \(current template already matches revision %d\)\n`, number))
-			expect(run("rollout", "undo", "ds/web", "--to-revision=99"), `exit: error: unable to find specified revision 99 in history\n`)
+			expect(run("rollout", "undo", "ds/web", "--to-revision=99"), `exit: (Warning: [^\n]*\n)?error: unable to find specified revision 99 in history\n`)
 			expect(run("rollout", "undo", "ds/web"), `daemonset\.apps/web rolled back\n`)
 			number++
 			f.rolledOut(f.Hosts[0])
@@ -106,7 +106,7 @@ func TestRealRolloutTexts(t *testing.T) {
 			number++
 			f.rolledOut(f.Hosts[0])
 			expect(run("get", "ds", "web", "-o", `jsonpath={.spec.template.metadata.annotations.kubectl\.kubernetes\.io/restartedAt}`), `20\d\d-.*`)
-			expect(run("rollout", "undo", "ds/once"), `exit: error: no last revision to roll back to\n`)
+			expect(run("rollout", "undo", "ds/once"), `exit: (Warning: [^\n]*\n)?error: no last revision to roll back to\n`)
 			expect(run("rollout", "status", "ds/once"), `exit: error: rollout status is only available for RollingUpdate strategy type\n`)
 			f.run(f.Hosts[0], rolloutSet(dir, "0", ""), "apply", "-f", "-")
 			f.run(f.Hosts[0], "", "rollout", "undo", "ds/web", fmt.Sprint("--to-revision=", number-1))
