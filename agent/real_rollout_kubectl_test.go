@@ -96,7 +96,11 @@ func TestRealRolloutTexts(t *testing.T) {
 			number++
 			expect(run("rollout", "history", "ds/web"), fmt.Sprintf(`daemonset\.apps/web *\nREVISION +CHANGE-CAUSE\n.*%d +version %s\n\n`, number, name))
 			expect(run("rollout", "history", "ds/web", fmt.Sprint("--revision=", number)), fmt.Sprintf(`daemonset\.apps/web with revision #%d\nPod Template:\n.*version: %s\n.*`, number, name))
-			expect(run("rollout", "undo", "ds/web", fmt.Sprint("--to-revision=", number)), fmt.Sprintf(`daemonset\.apps/web skipped rollback \(current template already matches revision %d\)\n`, number))
+			skipped := fmt.Sprintf(`daemonset\.apps/web skipped rollback \(current template already matches revision %d\)\n`, number)
+			if name == "kubectl" { // one before 1.34 compares with a template that has creationTimestamp: null; nothing comes of that
+				skipped += `|daemonset\.apps/web rolled back\n`
+			}
+			expect(run("rollout", "undo", "ds/web", fmt.Sprint("--to-revision=", number)), skipped)
 			expect(run("rollout", "undo", "ds/web", "--to-revision=99"), `exit: (Warning: [^\n]*\n)?error: unable to find specified revision 99 in history\n`)
 			expect(run("rollout", "undo", "ds/web"), `daemonset\.apps/web rolled back\n`)
 			number++
