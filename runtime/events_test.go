@@ -1,6 +1,7 @@
 package runtime_test
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -8,6 +9,9 @@ import (
 	"syscall"
 	"testing"
 	"time"
+
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
 
 	"github.com/picketd/picket/runtime"
 	"github.com/picketd/picket/runtime/runtimetest"
@@ -275,4 +279,16 @@ func (h *host) killLogger(id string) {
 		}
 	}
 	h.t.Fatalf("%s has no log writer", id)
+}
+
+// What containerd says of a dead shim is not that it cannot be reached itself; that the connection broke is, also for who hears of it
+// before the connection knows.
+func TestUnavailable(t *testing.T) {
+	h := newHost(t)
+	h.watch() // connected
+	for text, away := range map[string]bool{"error reading from server: EOF": true, "ttrpc: closed": false} {
+		if err := h.Native(status.Error(codes.Unavailable, text)); errors.Is(err, runtime.ErrUnavailable) != away {
+			t.Errorf("%s: %v", text, err)
+		}
+	}
 }

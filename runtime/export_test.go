@@ -14,3 +14,6 @@ func (r *Runtime) RemovePodCgroup(ctx context.Context, parent string) error {
 func (r *Runtime) CollectImagesAt(ctx context.Context, pinned []string, now time.Time) (ImageCollection, error) {
 	return r.collectImages(ctx, pinned, now)
 }
+
+// Native translates an error of containerd's.
+func (r *Runtime) Native(err error) error { return r.native(err) }

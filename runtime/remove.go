@@ -46,9 +46,10 @@ func (r *Runtime) deleteTask(ctx context.Context, key string) error {
 	if err = r.native(err); errors.Is(err, ErrUnavailable) {
 		return fmt.Errorf("cannot kill container: %w", err)
 	}
-	// The kill may have found no process: it ended before, or its shim died. Wait and Delete know.
+	// The kill may have found no process: it ended before, or its shim died. Wait and Delete know. A containerd that was killed while
+	// it made a task knows its shim, which knows nothing of the task: Delete then ends the shim, and says that there is no task.
 	if _, waitErr := service.Wait(ctx, &tasks.WaitRequest{ContainerID: key}); waitErr != nil {
-		if waitErr = r.native(waitErr); ctx.Err() != nil || errors.Is(waitErr, ErrUnavailable) || errors.Is(waitErr, ErrNotFound) {
+		if waitErr = r.native(waitErr); ctx.Err() != nil || errors.Is(waitErr, ErrUnavailable) {
 			return fmt.Errorf("cannot wait for the container's end: %w", waitErr)
 		}
 	}

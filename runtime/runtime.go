@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 	"sync"
 	"time"
 
@@ -139,11 +140,14 @@ func (r *Runtime) native(err error) error {
 	switch {
 	case errdefs.IsNotFound(err):
 		return fmt.Errorf("%w: %w", ErrNotFound, err)
-	case errdefs.IsUnavailable(err) && r.connectionState() != connectivity.Ready:
+	case errdefs.IsUnavailable(err) && (brokenOff(err) || r.connectionState() != connectivity.Ready):
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
 	return err
 }
+
+// brokenOff says whether the connection broke in the midst of a call: its state may still be what it was before.
+func brokenOff(err error) bool { return strings.Contains(err.Error(), "error reading from server") }
 
 func (r *Runtime) connectionState() connectivity.State {
 	if conn, ok := r.client.Conn().(*grpc.ClientConn); ok {
